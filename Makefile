@@ -1,0 +1,71 @@
+# realign: build, run, test. Everything a target needs is installed by `make deps` where apt-get exists; on a cluster,
+# load modules and override CC, PKG_CONFIG_PATH, DNNL_CFLAGS, DNNL_LIBS as needed (`make info` prints what was found).
+SHELL   := /bin/bash
+VERSION := 0.1.0
+BUILD   ?= build$(if $(SAN),-san)
+PREFIX  ?= /usr/local
+CC      ?= gcc
+ARCH    ?= native
+OPT     ?= -O3
+NP      ?= 2
+
+PKGS         := ompi-c hdf5-openmpi jansson yaml-0.1 libpcre2-8 libutf8proc libxxhash zlib
+PKG_CFLAGS   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+CMOCKA_CFLAGS := $(shell pkg-config --cflags cmocka 2>/dev/null)
+CMOCKA_LIBS  := $(shell pkg-config --libs cmocka 2>/dev/null || echo -lcmocka)
+DNNL_CFLAGS  ?=
+DNNL_LIBS    ?= -ldnnl
+
+GIT := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown)
+
+WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unknown-pragmas -Wno-format-truncation
+SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+comma  := ,
+CFLAGS ?= $(OPT) -g -march=$(ARCH)
+ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
+ALL_LIBS   := -lm $(PKG_LIBS) $(DNNL_LIBS)
+
+LIB_SRC := $(sort $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c src/*/*/*.c)))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+LIB     := $(BUILD)/librealign.a
+BIN     := $(BUILD)/realign
+TEST_SRC := $(sort $(wildcard tests/unit/*.c tests/ops/*.c tests/mpi/*.c tests/fuzz/*.c tests/bench/*.c))
+TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
+TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
+
+.PHONY: all lib tests run test bench check format info deps install clean
+all: $(BIN)
+lib: $(LIB)
+tests: $(TEST_BIN)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# Version strings change with every commit: only this object depends on them.
+$(BUILD)/version.txt: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION) $(GIT) $(CC) $(CFLAGS) $(SANFLAGS)' | cmp -s - $@ || echo '$(VERSION) $(GIT) $(CC) $(CFLAGS) $(SANFLAGS)' > $@
+FORCE:
+$(BUILD)/src/core/version.o: $(BUILD)/version.txt
+$(BUILD)/src/core/version.o: ALL_CFLAGS += -DRA_VERSION='"$(VERSION)"' -DRA_GIT='"$(GIT)"' -DRA_FLAGS='"$(CFLAGS) $(SANFLAGS)"'
+
+$(LIB): $(LIB_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BIN): $(BUILD)/src/main.o $(LIB)
+	$(CC) $(ALL_CFLAGS) -o $@ $< $(LIB) $(ALL_LIBS)
+
+$(BUILD)/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(CMOCKA_CFLAGS) -Itests -MMD -MP -c -o $@ $<
+
+$(TEST_BIN): $(BUILD)/%: $(BUILD)/%.o $(TEST_LIB_OBJ) $(LIB)
+	$(CC) $(ALL_CFLAGS) -o $@ $< $(TEST_LIB_OBJ) $(LIB) $(CMOCKA_LIBS) $(ALL_LIBS)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+clean:
+	rm -rf build build-san

@@ -1,0 +1,37 @@
+/* The new policy as a programmatic oracle, pi_new(x, y) in {0, 1} (METHOD section 1). One interface for every kind; a batch goes in, verdicts come
+ * out in order. The kinds here judge by text (`rules`) or by columns of the data (`labels`); judge models and endpoints will sit behind the same functions. */
+#ifndef REALIGN_ORACLE_H
+#define REALIGN_ORACLE_H
+#include <realign/error.h>
+#include <realign/prefdata.h>
+#include <stdint.h>
+
+typedef struct ra_oracle ra_oracle;
+
+typedef struct {
+    const char *prompt;   /* the last user turn */
+    const char *response; /* UTF-8 */
+    const char *category; /* or NULL */
+    const json_t *source; /* the row, or NULL when judging generated text */
+    int response_index;   /* 0/1: which response_k of the row this is; -1 for generated text */
+} ra_oracle_item;
+
+typedef struct {
+    int8_t compliant;  /* 1 compliant, 0 not, -1 the oracle cannot tell (an error is counted by the caller) */
+    int16_t rule;      /* index of the deciding rule: the first violated one; -1 where compliant by default */
+    float probability; /* of compliance; 0 or 1 for programmatic kinds */
+} ra_verdict;
+
+/* `policy`: a YAML policy file. `kind`: "rules", "labels" or "auto" (what the policy file holds). Errors name file, line and key. */
+ra_err ra_oracle_open(const char *kind, const char *policy, ra_oracle **out);
+void ra_oracle_close(ra_oracle *oracle);
+/* Not collective. n verdicts in order. */
+ra_err ra_oracle_judge(ra_oracle *oracle, const ra_oracle_item *items, int n, ra_verdict *verdicts);
+const char *ra_oracle_policy_name(const ra_oracle *oracle);
+int ra_oracle_rule_count(const ra_oracle *oracle);
+const char *ra_oracle_rule_name(const ra_oracle *oracle, int rule);
+/* Can it judge text alone (generations)? The labels kind cannot. */
+bool ra_oracle_judges_text(const ra_oracle *oracle);
+uint64_t ra_oracle_hash(const ra_oracle *oracle); /* identity for caches: kind + policy content */
+
+#endif

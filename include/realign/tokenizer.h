@@ -1,0 +1,74 @@
+/* Tokenizers: exact token ids of the model's own fast tokenizer. A tokenizer is immutable after opening and may be used by
+ * many threads at once. Text is UTF-8. Not collective throughout. */
+#ifndef REALIGN_TOKENIZER_H
+#define REALIGN_TOKENIZER_H
+#include <realign/error.h>
+#include <realign/mem.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct ra_tokenizer ra_tokenizer;
+
+/* `model`: a Hugging Face directory (tokenizer.json, tokenizer_config.json), a tokenizer.json itself, or a GGUF file. */
+ra_err ra_tokenizer_open(const char *model, ra_tokenizer **out);
+void ra_tokenizer_close(ra_tokenizer *t);
+
+/* Growable id and offset arrays; `{0}` is empty; free with ra_ids_free. */
+typedef struct {
+    int32_t *id;
+    int64_t *begin, *end; /* byte offsets into the text that was encoded, [begin, end); filled only where asked for */
+    int64_t count, capacity;
+} ra_ids;
+void ra_ids_free(ra_ids *ids);
+void ra_ids_clear(ra_ids *ids);
+
+enum {
+    RA_ENCODE_ADD_SPECIAL = 1, /* BOS and the like, as the post-processor says */
+    RA_ENCODE_PLAIN = 2,       /* special-token text inside the input is ordinary text */
+    RA_ENCODE_OFFSETS = 4
+};
+
+/* Appends the ids of `text` to `out`. */
+ra_err ra_tokenizer_encode(const ra_tokenizer *t, const char *text, size_t length, int flags, ra_ids *out);
+/* Appends the text of the ids. Special tokens are written out unless `skip_special`. */
+ra_err ra_tokenizer_decode(const ra_tokenizer *t, const int32_t *ids, int64_t n, bool skip_special, ra_buf *out);
+
+int32_t ra_tokenizer_vocabulary_size(const ra_tokenizer *t);       /* highest id + 1 */
+int32_t ra_tokenizer_bos(const ra_tokenizer *t);                   /* -1: none */
+int32_t ra_tokenizer_eos(const ra_tokenizer *t);                   /* -1: none */
+int32_t ra_tokenizer_id(const ra_tokenizer *t, const char *token); /* -1: unknown */
+/* Hash over everything that decides ids: a key for caches. */
+uint64_t ra_tokenizer_hash(const ra_tokenizer *t);
+/* The chat template's own text (tokenizer_config.json, chat_template.jinja or GGUF), NULL where there is none. */
+const char *ra_tokenizer_chat_template(const ra_tokenizer *t);
+
+/* ---- chat templates: known ones, recognised by their text, rendered natively ---- */
+typedef struct {
+    const char *role;    /* "system", "user", "assistant" */
+    const char *content; /* UTF-8 */
+} ra_message;
+
+typedef struct ra_template ra_template;
+
+/* `name`: "auto" (recognise the tokenizer's own; an unknown one is an error that names `template:` and the known names) or a known name:
+ * "chatml", "smollm2", "qwen2.5", "llama3.1", "plain" ... */
+ra_err ra_template_open(const char *name, const ra_tokenizer *t, ra_template **out);
+void ra_template_close(ra_template *tpl);
+const char *ra_template_name(const ra_template *tpl);
+
+typedef struct {
+    ra_buf text;
+    ra_ids ids;
+    int64_t response_start, response_end; /* token indices of the last assistant turn with its closing token; -1 without one */
+    bool boundary_inside_token;           /* the prompt's end fell inside a token; that token belongs to the response */
+} ra_rendered;
+void ra_rendered_free(ra_rendered *r);
+
+/* Renders and tokenises the whole conversation once (no double BOS); finds the response by offsets (METHOD section 8, trap 1).
+ * `add_generation_prompt` ends the text with the assistant's header. Roles a template refuses are RA_ERR_DATA. */
+ra_err ra_template_render(const ra_template *tpl, const ra_message *messages, int n, bool add_generation_prompt,
+                          ra_rendered *out);
+/* Ids that end a response when generating (the turn's closing token, EOS). Owned by tpl; returns the count. */
+int ra_template_stop_ids(const ra_template *tpl, const int32_t **ids);
+
+#endif

@@ -1,0 +1,150 @@
+#include <realign/comm.h>
+#include <realign/log.h>
+#include <realign/mem.h>
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { BLOCK = 1 << 20 }; /* elements in flight per peer in the ordered reductions */
+
+void ra_mpi_check(int code, const char *call, const char *file, int line)
+{
+    if (code == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING] = "?";
+    int n = 0;
+    MPI_Error_string(code, text, &n);
+    ra_die("%s:%d: %s: %s", file, line, call, text);
+}
+
+ra_err ra_comm_init(int *argc, char ***argv, ra_comm *world)
+{
+    int provided = 0;
+    RA_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
+    world->comm = MPI_COMM_WORLD;
+    RA_MPI(MPI_Comm_set_errhandler(world->comm, MPI_ERRORS_RETURN));
+    RA_MPI(MPI_Comm_rank(world->comm, &world->rank));
+    RA_MPI(MPI_Comm_size(world->comm, &world->size));
+    ra_log_setup(world->rank, RA_LOG_INFO);
+    if (provided < MPI_THREAD_FUNNELED) {
+        return ra_fail(RA_ERR_UNSUPPORTED, "this MPI library does not give MPI_THREAD_FUNNELED");
+    }
+    return RA_OK;
+}
+
+void ra_comm_finalize(void)
+{
+    MPI_Finalize();
+}
+
+ra_err ra_comm_agree(const ra_comm *comm, ra_err mine)
+{
+    int first = mine == RA_OK ? comm->size : comm->rank;
+    RA_MPI(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->comm));
+    if (first == comm->size) return RA_OK;
+    struct {
+        int code;
+        char text[4096];
+    } word = {(int)mine, ""};
+    if (comm->rank == first) snprintf(word.text, sizeof word.text, "%s", ra_error_message());
+    RA_MPI(MPI_Bcast(&word, sizeof word, MPI_BYTE, first, comm->comm));
+    if (first == 0 || comm->rank == first) return ra_fail((ra_err)word.code, "%s", word.text);
+    return ra_fail((ra_err)word.code, "rank %d: %s", first, word.text);
+}
+
+void ra_comm_bcast(const ra_comm *comm, void *bytes, int64_t n, int root)
+{
+    for (int64_t at = 0; at < n; at += INT_MAX / 2) {
+        int64_t count = n - at < INT_MAX / 2 ? n - at : INT_MAX / 2;
+        RA_MPI(MPI_Bcast((char *)bytes + at, (int)count, MPI_BYTE, root, comm->comm));
+    }
+}
+
+void ra_comm_sum_f64(const ra_comm *comm, double *values, int64_t n)
+{
+    if (comm->size == 1) return;
+    double *all = ra_alloc((size_t)comm->size * BLOCK, sizeof *all);
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int count = (int)(n - at < BLOCK ? n - at : BLOCK);
+        RA_MPI(MPI_Allgather(values + at, count, MPI_DOUBLE, all, count, MPI_DOUBLE, comm->comm));
+        for (int i = 0; i < count; i++) {
+            double sum = 0.0;
+            for (int r = 0; r < comm->size; r++) sum += all[(int64_t)r * count + i];
+            values[at + i] = sum;
+        }
+    }
+    ra_free(all);
+}
+
+void ra_comm_sum_i64(const ra_comm *comm, int64_t *values, int64_t n)
+{
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int count = (int)(n - at < BLOCK ? n - at : BLOCK);
+        RA_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, count, MPI_INT64_T, MPI_SUM, comm->comm));
+    }
+}
+
+void ra_comm_max_f64(const ra_comm *comm, double *values, int64_t n)
+{
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int count = (int)(n - at < BLOCK ? n - at : BLOCK);
+        RA_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, count, MPI_DOUBLE, MPI_MAX, comm->comm));
+    }
+}
+
+int64_t ra_comm_range_begin(const ra_comm *comm, int64_t n, int rank)
+{
+    if (rank == comm->size) return n;
+    return (int64_t)((__int128)n * rank / comm->size) / 16 * 16;
+}
+
+void ra_comm_reduce_scatter_f32(const ra_comm *comm, float *values, int64_t n)
+{
+    if (comm->size == 1) return;
+    int size = comm->size;
+    int64_t begin = ra_comm_range_begin(comm, n, comm->rank), mine = ra_comm_range_begin(comm, n, comm->rank + 1) - begin;
+    int64_t longest = 0;
+    for (int r = 0; r < size; r++) {
+        int64_t range = ra_comm_range_begin(comm, n, r + 1) - ra_comm_range_begin(comm, n, r);
+        if (range > longest) longest = range;
+    }
+    float *received = ra_alloc((size_t)size * BLOCK, sizeof *received);
+    MPI_Request *requests = ra_alloc((size_t)size * 2, sizeof *requests);
+    for (int64_t at = 0; at < longest; at += BLOCK) {
+        int count = (int)(mine - at < 0 ? 0 : mine - at < BLOCK ? mine - at : BLOCK);
+        int active = 0;
+        for (int r = 0; r < size; r++) {
+            if (r == comm->rank) continue;
+            RA_MPI(MPI_Irecv(received + (int64_t)r * BLOCK, count, MPI_FLOAT, r, 71, comm->comm, &requests[active++]));
+        }
+        for (int r = 0; r < size; r++) {
+            if (r == comm->rank) continue;
+            int64_t theirs = ra_comm_range_begin(comm, n, r), length = ra_comm_range_begin(comm, n, r + 1) - theirs - at;
+            int send = (int)(length < 0 ? 0 : length < BLOCK ? length : BLOCK);
+            RA_MPI(MPI_Isend(values + theirs + (send ? at : 0), send, MPI_FLOAT, r, 71, comm->comm, &requests[active++]));
+        }
+        RA_MPI(MPI_Waitall(active, requests, MPI_STATUSES_IGNORE));
+        float *own = values + begin + (count ? at : 0);
+        for (int i = 0; i < count; i++) {
+            double sum = 0.0;
+            for (int r = 0; r < size; r++) sum += r == comm->rank ? own[i] : received[(int64_t)r * BLOCK + i];
+            own[i] = (float)sum;
+        }
+    }
+    ra_free(requests);
+    ra_free(received);
+}
+
+void ra_comm_all_gather_f32(const ra_comm *comm, float *values, int64_t n)
+{
+    for (int r = 0; r < comm->size && comm->size > 1; r++) {
+        int64_t begin = ra_comm_range_begin(comm, n, r), end = ra_comm_range_begin(comm, n, r + 1);
+        ra_comm_bcast(comm, values + begin, (end - begin) * (int64_t)sizeof *values, r);
+    }
+}
+
+void ra_comm_sum_f32(const ra_comm *comm, float *values, int64_t n)
+{
+    ra_comm_reduce_scatter_f32(comm, values, n);
+    ra_comm_all_gather_f32(comm, values, n);
+}
