@@ -149,6 +149,7 @@ struct ra_backend {
     const char *precision; /* "fp64", "fp32", "bf16" */
     ra_dtype a, r;
     size_t a_size, r_size;
+    const char *description; /* one line for logs; a constructor that leaves it NULL gets the registry's */
     void *state;
 };
 

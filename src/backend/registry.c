@@ -1,0 +1,139 @@
+/* The list of backends and of the precisions each one computes in; opens one by name or by what the processor does natively. */
+#include <realign/backend.h>
+#include <realign/mem.h>
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#if defined __aarch64__
+#include <sys/auxv.h>
+#endif
+
+enum { MAX_PRECISIONS = 2 };
+
+typedef struct {
+    const char *name;
+    ra_err (*open)(ra_backend *b, int threads);
+    void (*close)(ra_backend *b);
+    const char *precision[MAX_PRECISIONS + 1]; /* ends with NULL */
+    const char *(*auto_precision)(void);
+    const char *library; /* what computes, for logs */
+} backend_row;
+
+/* An opened backend with what the registry keeps beside it; `backend` is first, so that a pointer to either is a pointer to both. */
+typedef struct {
+    ra_backend backend;
+    const backend_row *row;
+    char line[160];
+} opened_backend;
+
+/* The instruction set's name where the processor multiplies bf16 natively, else NULL. */
+static const char *native_bf16(void)
+{
+#if defined __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("amx-bf16")) return "amx_bf16";
+    if (__builtin_cpu_supports("avx512bf16")) return "avx512_bf16";
+#elif defined __aarch64__ && defined HWCAP2_BF16
+    if (getauxval(AT_HWCAP2) & HWCAP2_BF16) return "bf16";
+#endif
+    return NULL;
+}
+
+static const char *fp64_precision(void)
+{
+    return "fp64";
+}
+
+static ra_err open_ref(ra_backend *b, int threads)
+{
+    (void)threads; /* loops over independent outputs only: results do not depend on it */
+    return ra_backend_ref_open(b);
+}
+
+static const backend_row backends[] = {
+    {"ref", open_ref, ra_backend_ref_close, {"fp64"}, fp64_precision, "plain loops in double"},
+};
+enum { BACKENDS = sizeof backends / sizeof backends[0] };
+
+static const backend_row *find_backend(const char *name)
+{
+    if (!strcmp(name, "auto")) name = "cpu";
+    for (int i = 0; i < BACKENDS; i++) {
+        if (!strcmp(backends[i].name, name)) return &backends[i];
+    }
+    return NULL;
+}
+
+/* The row's own copy of the name, NULL where the backend does not compute in it. */
+static const char *find_precision(const backend_row *row, const char *precision)
+{
+    if (!strcmp(precision, "auto")) precision = row->auto_precision();
+    for (const char *const *p = row->precision; *p; p++) {
+        if (!strcmp(*p, precision)) return *p;
+    }
+    return NULL;
+}
+
+static ra_err refuse(const char *name, const char *precision)
+{
+    ra_buf list = {0};
+    for (int i = 0; i < BACKENDS; i++) {
+        for (const char *const *p = backends[i].precision; *p; p++) {
+            ra_buf_addf(&list, "%s%s %s", list.length ? ", " : "", backends[i].name, *p);
+        }
+    }
+    ra_err err =
+        ra_fail(RA_ERR_UNSUPPORTED, "backend '%s' with precision '%s' is not built in; there is: %s (or auto for either)", name,
+                precision, list.data);
+    ra_buf_free(&list);
+    return err;
+}
+
+static size_t element_size(ra_dtype dtype)
+{
+    return dtype == RA_DTYPE_F64 ? 8 : dtype == RA_DTYPE_F32 ? 4 : 2;
+}
+
+static void describe(opened_backend *o, int threads)
+{
+    const char *isa = native_bf16();
+    snprintf(o->line, sizeof o->line, "%s %s: %s, %s, %d threads", o->backend.name, o->backend.precision, o->row->library,
+             isa ? isa : "no native bf16", threads > 0 ? threads : omp_get_max_threads());
+    o->backend.description = o->line;
+}
+
+ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out)
+{
+    *out = NULL;
+    const backend_row *row = find_backend(name);
+    const char *chosen = row ? find_precision(row, precision) : NULL;
+    if (!chosen) return refuse(name, precision);
+    opened_backend *o = ra_calloc(1, sizeof *o);
+    o->row = row;
+    o->backend.name = row->name;
+    o->backend.precision = chosen;
+    ra_err err = row->open(&o->backend, threads);
+    if (err != RA_OK) {
+        ra_free(o);
+        return ra_fail_in(err, "backend %s, precision %s", row->name, chosen);
+    }
+    o->backend.a_size = element_size(o->backend.a);
+    o->backend.r_size = element_size(o->backend.r);
+    if (!o->backend.description) describe(o, threads);
+    *out = &o->backend;
+    return RA_OK;
+}
+
+void ra_backend_close(ra_backend *b)
+{
+    if (!b) return;
+    opened_backend *o = (opened_backend *)b;
+    o->row->close(b);
+    ra_free(o);
+}
+
+const char *ra_backend_describe(const ra_backend *b)
+{
+    return b->description;
+}
