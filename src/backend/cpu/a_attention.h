@@ -1,0 +1,384 @@
+/* Attention over a pack for one activation type; see a_rows.h for how this file is used. A task is one (tree, kv head): it owns that head's keys,
+ * values and query heads, so tasks share nothing and every sum has one order. All inner work is float32 products on small packed copies. */
+
+typedef float v16 __attribute__((vector_size(64), aligned(4)));
+
+/* C[m][0..n) = or += sum_k a[m * rsa + k * csa] B[k][0..n), n a multiple of 16. MR rows and two vectors of C stay in registers. */
+#define TILE(MR, NV)                                                                                                             \
+    static inline __attribute__((always_inline)) void tile_##MR##_##NV(                                                          \
+        int64_t k_count, const float *a, int64_t rsa, int64_t csa, const float *B, int64_t ldb, bool add, float *C, int64_t ldc) \
+    {                                                                                                                            \
+        v16 acc[MR][NV];                                                                                                         \
+        for (int i = 0; i < MR; i++)                                                                                             \
+            for (int j = 0; j < NV; j++) acc[i][j] = add ? *(const v16 *)(C + i * ldc + 16 * j) : (v16){0};                      \
+        for (int64_t k = 0; k < k_count; k++) {                                                                                  \
+            v16 bk[NV];                                                                                                          \
+            for (int j = 0; j < NV; j++) bk[j] = *(const v16 *)(B + k * ldb + 16 * j);                                           \
+            for (int i = 0; i < MR; i++) {                                                                                       \
+                float s = a[i * rsa + k * csa];                                                                                  \
+                for (int j = 0; j < NV; j++) acc[i][j] += s * bk[j];                                                             \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        for (int i = 0; i < MR; i++)                                                                                             \
+            for (int j = 0; j < NV; j++) *(v16 *)(C + i * ldc + 16 * j) = acc[i][j];                                             \
+    }
+TILE(8, 2)
+TILE(8, 1)
+TILE(1, 2)
+TILE(1, 1)
+
+static void small_gemm(int64_t m, int64_t n, int64_t k, const float *a, int64_t rsa, int64_t csa, const float *B, int64_t ldb,
+                       bool add, float *C, int64_t ldc)
+{
+    for (int64_t j = 0; j < n; j += 32) {
+        bool two = n - j >= 32;
+        int64_t i = 0;
+        for (; i + 8 <= m; i += 8) {
+            if (two) {
+                tile_8_2(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+            } else {
+                tile_8_1(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+            }
+        }
+        for (; i < m; i++) {
+            if (two) {
+                tile_1_2(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+            } else {
+                tile_1_1(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+            }
+        }
+    }
+}
+
+enum { QUERIES = 32, MAX_DEPTH = 16 };
+
+static int64_t round16(int64_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
+/* Row ranges, relative to the tree's first row, of the keys a segment's queries may see: ancestors first, the segment itself last. */
+typedef struct {
+    int count;
+    int32_t begin[MAX_DEPTH], end[MAX_DEPTH];
+} key_ranges;
+
+static key_ranges ranges_of(const ra_pack *pack, int32_t segment, int32_t base)
+{
+    int32_t chain[MAX_DEPTH];
+    int depth = 0;
+    for (int32_t s = segment; s >= 0; s = pack->segment[s].parent) {
+        if (depth == MAX_DEPTH) ra_die("attention: a pack's segments nest deeper than %d", MAX_DEPTH);
+        chain[depth++] = s;
+    }
+    key_ranges r = {.count = depth};
+    for (int i = 0; i < depth; i++) {
+        r.begin[i] = pack->segment[chain[depth - 1 - i]].begin - base;
+        r.end[i] = pack->segment[chain[depth - 1 - i]].end - base;
+    }
+    return r;
+}
+
+/* Per-thread float32 copies of one (tree, kv head). dp = head_dim rounded up to 16; rp = rows rounded up to 16, plus 32 that products may overrun. */
+typedef struct {
+    int64_t dp, rp;
+    float *k, *v;     /* (rows, dp) */
+    float *kt, *vt;   /* (dp, rp) */
+    float *dk, *dv;   /* (rows, dp) */
+    float *q, *o, *t; /* (QUERIES, dp) */
+    float *s, *p;     /* (QUERIES, rp) */
+    float *block;
+} attention_scratch;
+
+static attention_scratch scratch_make(int64_t rows, int64_t d, bool grad)
+{
+    attention_scratch w = {.dp = round16(d), .rp = round16(rows) + 32};
+    int64_t flat = (rows + 16) * w.dp, transposed = w.dp * w.rp, query = QUERIES * w.dp, scores = QUERIES * w.rp;
+    w.block = ra_alloc((size_t)((grad ? 4 : 2) * flat + (grad ? 2 : 1) * transposed + 3 * query + 2 * scores), sizeof(float));
+    float *at = w.block;
+#define TAKE(field, n) w.field = at, at += (n)
+    TAKE(k, flat);
+    TAKE(v, flat);
+    TAKE(kt, transposed);
+    if (grad) {
+        TAKE(vt, transposed);
+        TAKE(dk, flat);
+        TAKE(dv, flat);
+    }
+    TAKE(q, query);
+    TAKE(o, query);
+    TAKE(t, query);
+    TAKE(s, scores);
+    TAKE(p, scores);
+#undef TAKE
+    return w;
+}
+
+static void load_rows(int64_t rows, int64_t d, int64_t dp, const A *x, int64_t ldx, float scale, float *y)
+{
+    for (int64_t i = 0; i < rows; i++) {
+#pragma omp simd
+        for (int64_t j = 0; j < d; j++) y[i * dp + j] = scale * LOAD(x + i * ldx + j);
+        for (int64_t j = d; j < dp; j++) y[i * dp + j] = 0.0f;
+    }
+}
+
+static void transpose_rows(int64_t rows, int64_t dp, int64_t rp, const float *x, float *xt)
+{
+    for (int64_t j = 0; j < dp; j++) {
+        for (int64_t i = 0; i < rows; i++) xt[j * rp + i] = x[i * dp + j];
+        for (int64_t i = rows; i < rp; i++) xt[j * rp + i] = 0.0f;
+    }
+}
+
+/* Scores of `nq` queries (rows q0.. of the tree) against all keys they may see, soft-capped; masked ones are -inf. Columns are the keys' rows in the tree; only the
+ * ranges are written. Returns nothing; the last range is cut at the last query. */
+static void scores(const ra_pack *pack, const ra_attention *a, const attention_scratch *w, const key_ranges *r, int32_t base,
+                   int32_t q0, int32_t nq)
+{
+    float cap = (float)a->softcap;
+    for (int c = 0; c < r->count; c++) {
+        bool own = c == r->count - 1;
+        int32_t begin = r->begin[c], end = own ? q0 + nq : r->end[c];
+        /* a range's overrun lands in the next range's columns, which are written later, or in the padding */
+        small_gemm(round16(nq) < QUERIES ? round16(nq) : QUERIES, round16(end - begin), w->dp, w->q, w->dp, 1, w->kt + begin,
+                   w->rp, false, w->s + begin, w->rp);
+    }
+    for (int c = 0; c < r->count; c++) {
+        bool own = c == r->count - 1;
+        int32_t begin = r->begin[c], end = own ? q0 + nq : r->end[c];
+        for (int32_t i = 0; i < nq; i++) {
+            float *s = w->s + i * w->rp;
+            if (cap > 0.0f) {
+#pragma omp simd
+                for (int32_t j = begin; j < end; j++) s[j] = cap * cpu_tanh(s[j] / cap);
+            }
+            if (own) {
+                for (int32_t j = q0 + i + 1; j < end; j++) s[j] = -INFINITY;
+            }
+            if (a->window > 0) {
+                int32_t oldest = pack->position[base + q0 + i] - a->window;
+                for (int32_t j = begin; j < end; j++) {
+                    if (pack->position[base + j] <= oldest) s[j] = -INFINITY;
+                }
+            }
+        }
+    }
+}
+
+static void attention_task(const ra_pack *pack, const ra_attention *a, attention_scratch *w, int32_t tree, int32_t kv,
+                           const A *qkv, A *out, float *lse)
+{
+    int64_t d = a->head_dim, ld = (int64_t)(a->heads + 2 * a->kv_heads) * d, group = a->heads / a->kv_heads;
+    int32_t base = ra_pack_tree_row(pack, tree), rows = ra_pack_tree_row(pack, tree + 1) - base;
+    const A *first = qkv + base * ld;
+    load_rows(rows, d, w->dp, first + (a->heads + kv) * d, ld, 1.0f, w->k);
+    load_rows(rows, d, w->dp, first + (a->heads + a->kv_heads + kv) * d, ld, 1.0f, w->v);
+    transpose_rows(rows, w->dp, w->rp, w->k, w->kt);
+    for (int32_t segment = pack->tree_begin[tree]; segment < pack->tree_begin[tree + 1]; segment++) {
+        key_ranges r = ranges_of(pack, segment, base);
+        int32_t end = r.end[r.count - 1];
+        for (int32_t q0 = r.begin[r.count - 1]; q0 < end; q0 += QUERIES) {
+            int32_t nq = end - q0 < QUERIES ? end - q0 : QUERIES;
+            for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+                load_rows(nq, d, w->dp, first + q0 * ld + head * d, ld, (float)a->scale, w->q);
+                memset(w->q + nq * w->dp, 0, (size_t)((QUERIES - nq) * w->dp) * sizeof(float));
+                scores(pack, a, w, &r, base, q0, nq);
+                float sums[QUERIES];
+                for (int32_t i = 0; i < nq; i++) {
+                    float *s = w->s + i * w->rp, top = -INFINITY, sum = 0.0f;
+                    for (int c = 0; c < r.count; c++) {
+                        int32_t to = c == r.count - 1 ? q0 + nq : r.end[c];
+#pragma omp simd reduction(max : top)
+                        for (int32_t j = r.begin[c]; j < to; j++) top = s[j] > top ? s[j] : top;
+                    }
+                    for (int c = 0; c < r.count; c++) {
+                        int32_t to = c == r.count - 1 ? q0 + nq : r.end[c];
+#pragma omp simd reduction(+ : sum)
+                        for (int32_t j = r.begin[c]; j < to; j++) {
+                            s[j] = cpu_exp(s[j] - top);
+                            sum += s[j];
+                        }
+                    }
+                    sums[i] = sum;
+                    lse[(base + q0 + i) * (int64_t)a->heads + head] = top + logf(sum);
+                }
+                for (int c = 0; c < r.count; c++) {
+                    int32_t from = r.begin[c], to = c == r.count - 1 ? q0 + nq : r.end[c];
+                    small_gemm(nq, w->dp, to - from, w->s + from, w->rp, 1, w->v + from * w->dp, w->dp, c > 0, w->o, w->dp);
+                }
+                for (int32_t i = 0; i < nq; i++) {
+                    A *o = out + (base + q0 + i) * (int64_t)a->heads * d + head * d;
+                    float scale = 1.0f / sums[i];
+#pragma omp simd
+                    for (int64_t j = 0; j < d; j++) STORE(o + j, w->o[i * w->dp + j] * scale);
+                }
+            }
+        }
+    }
+}
+
+static int32_t longest_tree(const ra_pack *pack)
+{
+    int32_t longest = 0;
+    for (int32_t t = 0; t < pack->trees; t++) {
+        int32_t rows = ra_pack_tree_row(pack, t + 1) - ra_pack_tree_row(pack, t);
+        if (rows > longest) longest = rows;
+    }
+    return longest;
+}
+
+static void op_attention(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, void *out, void *lse)
+{
+    (void)b;
+    int32_t longest = longest_tree(pack);
+#pragma omp parallel
+    {
+        attention_scratch w = scratch_make(longest, a->head_dim, false);
+#pragma omp for schedule(dynamic) collapse(2)
+        for (int32_t tree = 0; tree < pack->trees; tree++) {
+            for (int32_t kv = 0; kv < a->kv_heads; kv++) attention_task(pack, a, &w, tree, kv, qkv, out, lse);
+        }
+        ra_free(w.block);
+    }
+}
+
+/* With P = exp(l - lse):  dV += P^T dO,  dP = dO V^T,  dl = P (dP - dO . O),  ds = dl dl/ds,  dQ = scale ds K,  dK += scale ds^T Q */
+static void attention_grad_task(const ra_pack *pack, const ra_attention *a, attention_scratch *w, int32_t tree, int32_t kv,
+                                const A *qkv, const A *out, const float *lse, const A *dout, A *dqkv)
+{
+    int64_t d = a->head_dim, ld = (int64_t)(a->heads + 2 * a->kv_heads) * d, ldo = (int64_t)a->heads * d,
+            group = a->heads / a->kv_heads;
+    int32_t base = ra_pack_tree_row(pack, tree), rows = ra_pack_tree_row(pack, tree + 1) - base;
+    const A *first = qkv + base * ld;
+    float inverse_cap = a->softcap > 0.0 ? (float)(1.0 / a->softcap) : 0.0f, scale = (float)a->scale;
+    load_rows(rows, d, w->dp, first + (a->heads + kv) * d, ld, 1.0f, w->k);
+    load_rows(rows, d, w->dp, first + (a->heads + a->kv_heads + kv) * d, ld, 1.0f, w->v);
+    transpose_rows(rows, w->dp, w->rp, w->k, w->kt);
+    transpose_rows(rows, w->dp, w->rp, w->v, w->vt);
+    memset(w->dk, 0, (size_t)(rows * w->dp) * sizeof(float));
+    memset(w->dv, 0, (size_t)(rows * w->dp) * sizeof(float));
+    for (int32_t segment = pack->tree_begin[tree]; segment < pack->tree_begin[tree + 1]; segment++) {
+        key_ranges r = ranges_of(pack, segment, base);
+        int32_t end = r.end[r.count - 1];
+        for (int32_t q0 = r.begin[r.count - 1]; q0 < end; q0 += QUERIES) {
+            int32_t nq = end - q0 < QUERIES ? end - q0 : QUERIES;
+            for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+                load_rows(nq, d, w->dp, first + q0 * ld + head * d, ld, scale, w->q);
+                memset(w->q + nq * w->dp, 0, (size_t)((QUERIES - nq) * w->dp) * sizeof(float));
+                scores(pack, a, w, &r, base, q0, nq);
+                load_rows(nq, d, w->dp, dout + (base + q0) * ldo + head * d, ldo, 1.0f, w->o);
+                memset(w->o + nq * w->dp, 0, (size_t)((QUERIES - nq) * w->dp) * sizeof(float));
+                for (int c = 0; c < r.count; c++) {
+                    int32_t from = r.begin[c], to = c == r.count - 1 ? q0 + nq : r.end[c];
+                    small_gemm(round16(nq), round16(to - from), w->dp, w->o, w->dp, 1, w->vt + from, w->rp, false, w->p + from,
+                               w->rp);
+                }
+                for (int32_t i = 0; i < nq; i++) {
+                    const A *o = out + (base + q0 + i) * ldo + head * d;
+                    float delta = 0.0f, shift = lse[(base + q0 + i) * (int64_t)a->heads + head];
+                    float *s = w->s + i * w->rp, *p = w->p + i * w->rp;
+#pragma omp simd reduction(+ : delta)
+                    for (int64_t j = 0; j < d; j++) delta += w->o[i * w->dp + j] * LOAD(o + j);
+                    for (int c = 0; c < r.count; c++) {
+                        int32_t to = c == r.count - 1 ? q0 + nq : r.end[c];
+#pragma omp simd
+                        for (int32_t j = r.begin[c]; j < to; j++) {
+                            float l = s[j], prob = cpu_exp(l - shift), th = l * inverse_cap;
+                            float ds = prob * (p[j] - delta) * (1.0f - th * th);
+                            s[j] = prob;
+                            p[j] = prob > 0.0f ? ds : 0.0f; /* a masked l is -inf: its 1 - th^2 is not a number */
+                        }
+                    }
+                }
+                for (int c = 0; c < r.count; c++) {
+                    int32_t from = r.begin[c], to = c == r.count - 1 ? q0 + nq : r.end[c];
+                    small_gemm(to - from, w->dp, nq, w->s + from, 1, w->rp, w->o, w->dp, true, w->dv + from * w->dp, w->dp);
+                    small_gemm(to - from, w->dp, nq, w->p + from, 1, w->rp, w->q, w->dp, true, w->dk + from * w->dp,
+                               w->dp); /* q carries the scale */
+                    small_gemm(nq, w->dp, to - from, w->p + from, w->rp, 1, w->k + from * w->dp, w->dp, c > 0, w->t, w->dp);
+                }
+                for (int32_t i = 0; i < nq; i++) {
+                    A *dq = dqkv + (base + q0 + i) * ld + head * d;
+#pragma omp simd
+                    for (int64_t j = 0; j < d; j++) STORE(dq + j, w->t[i * w->dp + j] * scale);
+                }
+            }
+        }
+    }
+    for (int32_t i = 0; i < rows; i++) {
+        A *dk = dqkv + (base + i) * ld + (a->heads + kv) * d, *dv = dk + a->kv_heads * d;
+#pragma omp simd
+        for (int64_t j = 0; j < d; j++) {
+            STORE(dk + j, w->dk[i * w->dp + j]);
+            STORE(dv + j, w->dv[i * w->dp + j]);
+        }
+    }
+}
+
+static void op_attention_grad(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, const void *out,
+                              const void *lse, const void *dout, void *dqkv)
+{
+    (void)b;
+    int32_t longest = longest_tree(pack);
+#pragma omp parallel
+    {
+        attention_scratch w = scratch_make(longest, a->head_dim, true);
+#pragma omp for schedule(dynamic) collapse(2)
+        for (int32_t tree = 0; tree < pack->trees; tree++) {
+            for (int32_t kv = 0; kv < a->kv_heads; kv++) attention_grad_task(pack, a, &w, tree, kv, qkv, out, lse, dout, dqkv);
+        }
+        ra_free(w.block);
+    }
+}
+
+/* Decoding: a task is one (row, kv head); the group's queries share each key as it passes. */
+static void op_attention_cached(ra_backend *b, int32_t rows, const ra_attention *a, const void *qv, int64_t ldq,
+                                const void *cachev, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
+                                const int32_t *length, void *outv)
+{
+    (void)b;
+    int64_t d = a->head_dim, group = a->heads / a->kv_heads, step = (int64_t)a->kv_heads * d;
+    int32_t longest = 0;
+    for (int32_t i = 0; i < rows; i++) longest = length[i] > longest ? length[i] : longest;
+    float cap = (float)a->softcap;
+#pragma omp parallel
+    {
+        float *s = ra_alloc((size_t)longest, sizeof *s), *q = ra_alloc((size_t)d, sizeof *q), *o = ra_alloc((size_t)d, sizeof *o);
+#pragma omp for schedule(dynamic) collapse(2)
+        for (int32_t i = 0; i < rows; i++) {
+            for (int32_t kv = 0; kv < a->kv_heads; kv++) {
+                const A *keys = (const A *)cachev + slot[i] * slot_stride + kv * d, *values = keys + value_offset;
+                int32_t n = length[i], from = a->window > 0 && n > a->window ? n - a->window : 0;
+                for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+                    for (int64_t j = 0; j < d; j++) q[j] = (float)a->scale * LOAD((const A *)qv + i * ldq + head * d + j);
+                    float top = -INFINITY, sum = 0.0f;
+                    for (int32_t t = from; t < n; t++) {
+                        float dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+                        for (int64_t j = 0; j < d; j++) dot += q[j] * LOAD(keys + t * step + j);
+                        if (cap > 0.0f) dot = cap * cpu_tanh(dot / cap);
+                        s[t] = dot;
+                        top = dot > top ? dot : top;
+                    }
+#pragma omp simd reduction(+ : sum)
+                    for (int32_t t = from; t < n; t++) {
+                        s[t] = cpu_exp(s[t] - top);
+                        sum += s[t];
+                    }
+                    memset(o, 0, (size_t)d * sizeof *o);
+                    for (int32_t t = from; t < n; t++) {
+                        const A *v = values + t * step;
+#pragma omp simd
+                        for (int64_t j = 0; j < d; j++) o[j] += s[t] * LOAD(v + j);
+                    }
+                    A *out = (A *)outv + (int64_t)i * a->heads * d + head * d;
+                    for (int64_t j = 0; j < d; j++) STORE(out + j, o[j] / sum);
+                }
+            }
+        }
+        ra_free(o);
+        ra_free(q);
+        ra_free(s);
+    }
+}

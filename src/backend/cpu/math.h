@@ -1,0 +1,70 @@
+/* Elementary functions the compiler can vectorise, without -ffast-math: errors of about one unit in the last place, NaN stays NaN. */
+#ifndef RA_CPU_MATH_H
+#define RA_CPU_MATH_H
+#include <realign/dtype.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* e^x by 2^n p(r), |r| <= ln 2 / 2, p a degree-7 Taylor polynomial; 0 below -87.3, infinity above 88.7. */
+static inline float cpu_exp(float x)
+{
+    float t = x < -87.3f ? -87.3f : x > 88.8f ? 88.8f : x;
+    float n = __builtin_rintf(t * 1.44269504088896341f);
+    float r = t - n * 0.693145751953125f;
+    r = r - n * 1.42860682030941723e-6f;
+    float p = 1.0f / 5040.0f;
+    p = p * r + 1.0f / 720.0f;
+    p = p * r + 1.0f / 120.0f;
+    p = p * r + 1.0f / 24.0f;
+    p = p * r + 1.0f / 6.0f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t half = (int32_t)n >> 1, rest = (int32_t)n - half; /* 2^n in two factors: n = 128 has no float of its own */
+    uint32_t b0 = (uint32_t)(half + 127) << 23, b1 = (uint32_t)(rest + 127) << 23;
+    float s0, s1;
+    memcpy(&s0, &b0, sizeof s0);
+    memcpy(&s1, &b1, sizeof s1);
+    float y = p * s0 * s1;
+    return x < -87.3f ? 0.0f : x != x ? x : y;
+}
+
+static inline float cpu_tanh(float x)
+{
+    float e = cpu_exp(2.0f * (x > 9.5f ? 9.5f : x < -9.5f ? -9.5f : x));
+    float big = 1.0f - 2.0f / (e + 1.0f), x2 = x * x;
+    float small = x * (1.0f + x2 * (-1.0f / 3.0f + x2 * (2.0f / 15.0f - x2 * (17.0f / 315.0f)))); /* no cancellation near 0 */
+    return x2 < 0.01f ? small : x != x ? x : big;
+}
+
+static inline float cpu_sigmoid(float x)
+{
+    return 1.0f / (1.0f + cpu_exp(-x));
+}
+
+/* Loads and stores of type A, by overloading on the pointer. */
+static inline float cpu_load_f32(const float *p)
+{
+    return *p;
+}
+static inline void cpu_store_f32(float *p, float x)
+{
+    *p = x;
+}
+static inline float cpu_load_bf16(const ra_bf16 *p)
+{
+    uint32_t bits = (uint32_t)*p << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+static inline void cpu_store_bf16(ra_bf16 *p, float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+    *p = (ra_bf16)(x != x ? quiet : rounded);
+}
+
+#endif

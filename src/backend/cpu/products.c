@@ -1,0 +1,164 @@
+/* Matrix products by oneDNN. A primitive is made once per shape and kept: making one costs about half a millisecond. */
+#include "cpu.h"
+
+#include <realign/error.h>
+#include <realign/mem.h>
+
+#include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
+#include <string.h>
+
+#if DNNL_VERSION_MAJOR != 2
+#error "src/backend/cpu/products.c is written for the C interface of oneDNN 2.x"
+#endif
+
+#define DNNL(call) check((call), #call, __LINE__)
+static void check(dnnl_status_t status, const char *call, int line)
+{
+    if (status != dnnl_success) ra_die("products.c:%d: %s: oneDNN status %d", line, call, (int)status);
+}
+
+typedef struct {
+    int64_t m, n, k, ldx, ldy, ldc;
+    int8_t tx, ty, accumulate, c_is_r, a_is_bf16, used;
+} shape_key;
+
+typedef struct {
+    shape_key key;
+    dnnl_primitive_t primitive;
+    dnnl_memory_t x, y, c;
+} product;
+
+enum { SLOTS = 4096, MOST = 2048 };
+
+struct ra_cpu_products {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    product slot[SLOTS];
+    int count;
+};
+
+const char *ra_cpu_products_version(void)
+{
+    static char text[32];
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
+    return text;
+}
+
+ra_err ra_cpu_products_open(ra_cpu_products **out)
+{
+    ra_cpu_products *p = ra_calloc(1, sizeof *p);
+    if (dnnl_engine_create(&p->engine, dnnl_cpu, 0) != dnnl_success) {
+        ra_free(p);
+        return ra_fail(RA_ERR_UNSUPPORTED, "oneDNN has no CPU engine here");
+    }
+    DNNL(dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags));
+    *out = p;
+    return RA_OK;
+}
+
+static void forget(product *e)
+{
+    dnnl_primitive_destroy(e->primitive);
+    dnnl_memory_destroy(e->x);
+    dnnl_memory_destroy(e->y);
+    dnnl_memory_destroy(e->c);
+    memset(e, 0, sizeof *e);
+}
+
+static void forget_all(ra_cpu_products *p)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        if (p->slot[i].key.used) forget(&p->slot[i]);
+    }
+    p->count = 0;
+}
+
+void ra_cpu_products_close(ra_cpu_products *p)
+{
+    if (!p) return;
+    forget_all(p);
+    dnnl_stream_destroy(p->stream);
+    dnnl_engine_destroy(p->engine);
+    ra_free(p);
+}
+
+static void describe(dnnl_memory_desc_t *md, dnnl_data_type_t type, int64_t rows, int64_t columns, bool transposed, int64_t ld)
+{
+    dnnl_dims_t dims = {rows, columns}, strides = {transposed ? 1 : ld, transposed ? ld : 1};
+    DNNL(dnnl_memory_desc_init_by_strides(md, 2, dims, type, strides));
+}
+
+static void make(ra_cpu_products *p, const shape_key *key, product *e)
+{
+    dnnl_data_type_t a = key->a_is_bf16 ? dnnl_bf16 : dnnl_f32;
+    dnnl_memory_desc_t x, y, c;
+    describe(&x, a, key->m, key->k, key->tx, key->ldx);
+    describe(&y, a, key->k, key->n, key->ty, key->ldy);
+    describe(&c, key->c_is_r ? dnnl_f32 : a, key->m, key->n, false, key->ldc);
+    dnnl_matmul_desc_t desc;
+    DNNL(dnnl_matmul_desc_init(&desc, &x, &y, NULL, &c));
+    dnnl_primitive_attr_t attr;
+    DNNL(dnnl_primitive_attr_create(&attr));
+    if (key->accumulate) {
+        dnnl_post_ops_t post;
+        DNNL(dnnl_post_ops_create(&post));
+        DNNL(dnnl_post_ops_append_sum(post, 1.0f));
+        DNNL(dnnl_primitive_attr_set_post_ops(attr, post));
+        DNNL(dnnl_post_ops_destroy(post));
+    }
+    dnnl_primitive_desc_t pd;
+    DNNL(dnnl_primitive_desc_create(&pd, &desc, attr, p->engine, NULL));
+    DNNL(dnnl_primitive_create(&e->primitive, pd));
+    DNNL(dnnl_primitive_desc_destroy(pd));
+    DNNL(dnnl_primitive_attr_destroy(attr));
+    DNNL(dnnl_memory_create(&e->x, &x, p->engine, DNNL_MEMORY_NONE));
+    DNNL(dnnl_memory_create(&e->y, &y, p->engine, DNNL_MEMORY_NONE));
+    DNNL(dnnl_memory_create(&e->c, &c, p->engine, DNNL_MEMORY_NONE));
+    e->key = *key;
+}
+
+static product *find(ra_cpu_products *p, const shape_key *key)
+{
+    uint64_t h = 1469598103934665603u;
+    const unsigned char *bytes = (const unsigned char *)key;
+    for (size_t i = 0; i < sizeof *key; i++) h = (h ^ bytes[i]) * 1099511628211u;
+    for (uint64_t i = h;; i++) {
+        product *e = &p->slot[i % SLOTS];
+        if (!e->key.used) {
+            if (p->count == MOST) {
+                forget_all(p);
+                e = &p->slot[h % SLOTS];
+            }
+            p->count++;
+            make(p, key, e);
+            return e;
+        }
+        if (memcmp(&e->key, key, sizeof *key) == 0) return e;
+    }
+}
+
+void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
+                 const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc)
+{
+    if (m == 0 || n == 0) return;
+    size_t c_size = c_is_r ? b->r_size : b->a_size;
+    if (k == 0) {
+        for (int64_t i = 0; !accumulate && i < m; i++) memset((char *)c + (size_t)(i * ldc) * c_size, 0, (size_t)n * c_size);
+        return;
+    }
+    ra_cpu_products *p = ((ra_cpu_state *)b->state)->products;
+    shape_key key;
+    memset(&key, 0, sizeof key); /* padding too: keys are compared as bytes */
+    key.m = m, key.n = n, key.k = k, key.ldx = ldx, key.ldy = ldy, key.ldc = ldc;
+    key.tx = tx == RA_TRANSPOSE, key.ty = ty == RA_TRANSPOSE, key.accumulate = accumulate, key.c_is_r = c_is_r;
+    key.a_is_bf16 = b->a == RA_DTYPE_BF16, key.used = 1;
+    product *e = find(p, &key);
+    DNNL(dnnl_memory_set_data_handle(e->x, (void *)(uintptr_t)x));
+    DNNL(dnnl_memory_set_data_handle(e->y, (void *)(uintptr_t)y));
+    DNNL(dnnl_memory_set_data_handle(e->c, c));
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->x}, {DNNL_ARG_WEIGHTS, e->y}, {DNNL_ARG_DST, e->c}};
+    DNNL(dnnl_primitive_execute(e->primitive, p->stream, 3, args));
+    DNNL(dnnl_stream_wait(p->stream));
+}
