@@ -149,7 +149,7 @@ struct ra_backend {
     const char *precision; /* "fp64", "fp32", "bf16" */
     ra_dtype a, r;
     size_t a_size, r_size;
-    const char *description; /* one line for logs; a constructor that leaves it NULL gets the registry's */
+    const char *library; /* what computes, for logs: "oneDNN 2.6.3"; the constructor's */
     void *state;
 };
 

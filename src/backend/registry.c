@@ -17,7 +17,6 @@ typedef struct {
     void (*close)(ra_backend *b);
     const char *precision[MAX_PRECISIONS + 1]; /* ends with NULL */
     const char *(*auto_precision)(void);
-    const char *library; /* what computes, for logs */
 } backend_row;
 
 /* An opened backend with what the registry keeps beside it; `backend` is first, so that a pointer to either is a pointer to both. */
@@ -45,6 +44,11 @@ static const char *fp64_precision(void)
     return "fp64";
 }
 
+static const char *native_precision(void)
+{
+    return native_bf16() ? "bf16" : "fp32";
+}
+
 static ra_err open_ref(ra_backend *b, int threads)
 {
     (void)threads; /* loops over independent outputs only: results do not depend on it */
@@ -52,7 +56,8 @@ static ra_err open_ref(ra_backend *b, int threads)
 }
 
 static const backend_row backends[] = {
-    {"ref", open_ref, ra_backend_ref_close, {"fp64"}, fp64_precision, "plain loops in double"},
+    {"cpu", ra_backend_cpu_open, ra_backend_cpu_close, {"fp32", "bf16"}, native_precision},
+    {"ref", open_ref, ra_backend_ref_close, {"fp64"}, fp64_precision},
 };
 enum { BACKENDS = sizeof backends / sizeof backends[0] };
 
@@ -95,12 +100,12 @@ static size_t element_size(ra_dtype dtype)
     return dtype == RA_DTYPE_F64 ? 8 : dtype == RA_DTYPE_F32 ? 4 : 2;
 }
 
-static void describe(opened_backend *o, int threads)
+static void describe(opened_backend *o)
 {
     const char *isa = native_bf16();
-    snprintf(o->line, sizeof o->line, "%s %s: %s, %s, %d threads", o->backend.name, o->backend.precision, o->row->library,
-             isa ? isa : "no native bf16", threads > 0 ? threads : omp_get_max_threads());
-    o->backend.description = o->line;
+    int threads = omp_get_max_threads();
+    snprintf(o->line, sizeof o->line, "%s %s: %s, %s, %d thread%s", o->backend.name, o->backend.precision, o->backend.library,
+             isa ? isa : "no native bf16", threads, threads == 1 ? "" : "s");
 }
 
 ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out)
@@ -120,7 +125,7 @@ ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_
     }
     o->backend.a_size = element_size(o->backend.a);
     o->backend.r_size = element_size(o->backend.r);
-    if (!o->backend.description) describe(o, threads);
+    describe(o);
     *out = &o->backend;
     return RA_OK;
 }
@@ -135,5 +140,5 @@ void ra_backend_close(ra_backend *b)
 
 const char *ra_backend_describe(const ra_backend *b)
 {
-    return b->description;
+    return ((const opened_backend *)b)->line;
 }

@@ -4,7 +4,6 @@
 #include <realign/mem.h>
 
 #include <omp.h>
-#include <stdio.h>
 
 ra_err ra_backend_cpu_open(ra_backend *b, int threads)
 {
@@ -20,9 +19,8 @@ ra_err ra_backend_cpu_open(ra_backend *b, int threads)
     b->a = bf16 ? RA_DTYPE_BF16 : RA_DTYPE_F32;
     b->r = RA_DTYPE_F32;
     b->ops = bf16 ? &ra_cpu_ops_bf16 : &ra_cpu_ops_f32;
+    b->library = ra_cpu_products_version();
     b->state = state;
-    snprintf(state->description, sizeof state->description, "cpu %s: %s, %d thread%s", b->precision, ra_cpu_products_version(),
-             state->threads, state->threads == 1 ? "" : "s");
     return RA_OK;
 }
 

@@ -8,7 +8,6 @@ typedef struct ra_cpu_products ra_cpu_products;
 typedef struct {
     int threads;
     ra_cpu_products *products; /* oneDNN engine, stream and primitives by shape */
-    char description[160];
 } ra_cpu_state;
 
 extern const struct ra_backend_ops ra_cpu_ops_f32;
