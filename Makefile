@@ -4,7 +4,10 @@ SHELL   := /bin/bash
 VERSION := 0.1.0
 BUILD   ?= build$(if $(SAN),-san)
 PREFIX  ?= /usr/local
-CC      ?= gcc
+DESTDIR ?=
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 ARCH    ?= native
 OPT     ?= -O3
 NP      ?= 2
@@ -34,6 +37,10 @@ TEST_SRC := $(sort $(wildcard tests/unit/*.c tests/ops/*.c tests/mpi/*.c tests/f
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 
+# V=1 prints whole commands.
+Q    := $(if $(V),,@)
+say   = $(if $(V),,@printf '  %-3s %s\n' $(1) $(2))
+
 .PHONY: all lib tests run test bench check format info deps install clean
 all: $(BIN)
 lib: $(LIB)
@@ -41,7 +48,8 @@ tests: $(TEST_BIN)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Version strings change with every commit: only this object depends on them.
 $(BUILD)/version.txt: FORCE
@@ -53,19 +61,59 @@ $(BUILD)/src/core/version.o: ALL_CFLAGS += -DRA_VERSION='"$(VERSION)"' -DRA_GIT=
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
 
 $(BIN): $(BUILD)/src/main.o $(LIB)
-	$(CC) $(ALL_CFLAGS) -o $@ $< $(LIB) $(ALL_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $< $(LIB) $(ALL_LIBS)
 
 $(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(CMOCKA_CFLAGS) -Itests -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) $(CMOCKA_CFLAGS) -Itests -MMD -MP -c -o $@ $<
 
 $(TEST_BIN): $(BUILD)/%: $(BUILD)/%.o $(TEST_LIB_OBJ) $(LIB)
-	$(CC) $(ALL_CFLAGS) -o $@ $< $(TEST_LIB_OBJ) $(LIB) $(CMOCKA_LIBS) $(ALL_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $< $(TEST_LIB_OBJ) $(LIB) $(CMOCKA_LIBS) $(ALL_LIBS)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# Dependencies are installed before a second make looks for them: pkg-config is asked while a Makefile is read.
+deps:
+	@tools/deps.sh
+
+run:
+	@tools/have-deps.sh build demo >/dev/null || tools/deps.sh build demo
+	@$(MAKE) --no-print-directory all
+	@NP=$(NP) REALIGN=$(BIN) tools/demo.sh
+
+# T=words runs only the test files whose names contain one of them.
+test:
+	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test browser
+	@$(MAKE) --no-print-directory all tests
+	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) tests/run.sh $(T)
+
+bench:
+	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test
+	@$(MAKE) --no-print-directory all tests
+	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) tools/bench.sh $(T)
+
+check:
+	@tools/have-deps.sh build check >/dev/null || tools/deps.sh build check
+	@$(MAKE) --no-print-directory all
+	@tools/check.sh $(BIN)
+
+format:
+	clang-format -i $(shell find include src tests -name '*.[ch]')
+
+info:
+	@CC='$(CC)' DNNL_CFLAGS='$(DNNL_CFLAGS)' INFO_CFLAGS='$(CFLAGS) $(SANFLAGS)' tools/info.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/realign
+	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/realign
+	cp -R README.md doc input jobs $(DESTDIR)$(PREFIX)/share/realign/
 
 clean:
 	rm -rf build build-san
