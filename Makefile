@@ -23,8 +23,8 @@ DNNL_LIBS    ?= -ldnnl
 GIT := $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown)
 
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unknown-pragmas -Wno-format-truncation
-SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 comma  := ,
+SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 CFLAGS ?= $(OPT) -g -march=$(ARCH)
 ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
 ALL_LIBS   := -lm $(PKG_LIBS) $(DNNL_LIBS)
