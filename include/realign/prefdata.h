@@ -3,6 +3,7 @@
 #ifndef REALIGN_PREFDATA_H
 #define REALIGN_PREFDATA_H
 #include <realign/error.h>
+#include <realign/settings.h>
 #include <realign/tokenizer.h>
 #include <jansson.h>
 #include <stdbool.h>
@@ -18,7 +19,8 @@ typedef struct {
     const char *category;    /* or NULL */
     const char *prompt_text; /* the last user turn, what rules look at */
     json_t *source;          /* the whole row, for oracles that read columns; borrowed */
-    bool chosen_is_first;    /* for schemas with response_0/response_1: y_w is response_0 */
+    bool chosen_is_first;    /* y_w is response_0 (or response[0]); true for schemas without such an order */
+    const char *why;         /* why the row cannot be used; NULL where it can */
 } ra_row;
 
 typedef enum {
@@ -29,12 +31,15 @@ typedef enum {
 
 typedef struct ra_prefdata ra_prefdata;
 typedef struct {
-    int64_t rows, used, skipped, malformed;
+    int64_t rows;                                   /* of all shares, so far */
+    int64_t used, skipped, malformed;               /* of the shares that were asked for */
     int64_t first_malformed[16], first_skipped[16]; /* the first row numbers (1-based, as an editor shows) and why */
     const char *why_malformed[16], *why_skipped[16];
 } ra_data_counts;
 
-/* `paths`: files; `schema`: "auto" or a known name; `malformed_limit`: more malformed rows than this is RA_ERR_DATA. */
+/* `paths`: files; `schema`: "auto" or a known name; `malformed_limit`: more malformed rows than this is RA_ERR_DATA.
+ * Schemas (doc/data.md): "pairs", "hh", "pku", "responses"; "prompts" reads the prompt alone of a row of any of them, or of
+ * {prompt} or {messages}: chosen and rejected are then NULL. */
 ra_err ra_prefdata_open(const char *const *paths, int n_paths, const char *schema, int64_t malformed_limit, ra_prefdata **out);
 /* The next row whose id belongs to this share: blocks of `block` rows are dealt round-robin, (id / block) % ranks == rank. Other rows are passed over without
  * being parsed. *row points into the reader until the next call; *more is false at the end. Status says whether the row can be used; `row->id` is
@@ -44,5 +49,12 @@ ra_err ra_prefdata_next(ra_prefdata *data, int rank, int ranks, int64_t block, c
 const ra_data_counts *ra_prefdata_counts(const ra_prefdata *data);
 const char *ra_prefdata_schema(const ra_prefdata *data); /* the recognised schema */
 void ra_prefdata_close(ra_prefdata *data);
+
+/* Rows beyond these end the data, or are malformed; 0 leaves the limit as it is (no end; 64 MiB a row). */
+void ra_prefdata_set_limits(ra_prefdata *data, int64_t max_rows, int64_t max_row_bytes);
+/* Opens what data.path, data.schema, data.malformed_limit, data.limit and data.row_limit say, so that every stage reads the same rows. */
+ra_err ra_prefdata_open_settings(const ra_settings *s, ra_prefdata **out);
+/* Is this row kept away from training (data.held_out)? Drawn from seed and id alone. */
+bool ra_row_held_out(const ra_settings *s, int64_t id);
 
 #endif
