@@ -11,7 +11,7 @@ typedef enum {
     RA_LOSS_PUNISH,           /* eq. 2 */
     RA_LOSS_PUNISH_CORRECTED, /* eq. 2c */
     RA_LOSS_RETAIN,           /* eq. 3 */
-    RA_LOSS_SCORE             /* no loss: log-probabilities alone */
+    RA_LOSS_SCORE             /* log p itself: no loss in the forward pass; backward differentiates weight * sum of log p */
 } ra_loss_kind;
 
 typedef struct {
