@@ -86,7 +86,8 @@ static double misfit(llama3_scaling s, double theta, int64_t head_dim, const flo
             expected = 1.0 / ((1.0 - smooth) / s.factor + smooth);
         }
         double difference = fabs((double)factors[i] / expected - 1.0);
-        if (!(difference <= worst)) worst = difference;
+        if (isnan(difference)) return INFINITY;
+        if (difference > worst) worst = difference;
     }
     return worst;
 }
@@ -124,7 +125,9 @@ static ra_err llama3_from_factors(const maker *m, double theta, int64_t head_dim
         guess[2] = (llama3_scaling){largest, 1.0, high, round(slope * (high - 1.0))};
     }
     for (int i = 0; i < GUESSES; i++) {
-        if (!(guess[i].high > 1.0 && guess[i].context >= 1.0) || misfit(guess[i], theta, head_dim, factors, n) > 1e-4) continue;
+        if (!(guess[i].high > 1.0 && guess[i].context >= 1.0 && guess[i].context < 1e9) ||
+            misfit(guess[i], theta, head_dim, factors, n) > 1e-4)
+            continue;
         *out = json_pack("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3", "factor", guess[i].factor, "low_freq_factor",
                          guess[i].low, "high_freq_factor", guess[i].high, "original_max_position_embeddings",
                          (json_int_t)guess[i].context);
@@ -172,7 +175,7 @@ static void gemma2_keys(const maker *m, int64_t layers, int64_t hidden, int64_t 
     put_int(m, "sliding_window", size_or(m, "attention.sliding_window", 4096));
     /* GGUF has no key for it: as in llama.cpp, the 27B model (46 layers) scales by hidden/heads, the others by head_dim. */
     double scale = real_or(m, "attention.scale", 0.0), scalar = layers == 46 ? (double)(hidden / heads) : (double)head_dim;
-    if (scale > 0.0) scalar = round(1.0 / (scale * scale));
+    if (scale > 1e-4) scalar = round(1.0 / (scale * scale));
     put_int(m, "query_pre_attn_scalar", (int64_t)scalar);
     json_object_set_new(m->config, "hidden_activation", json_string("gelu_pytorch_tanh"));
 }

@@ -41,12 +41,17 @@ static ra_err open_gguf(ra_modelfile *file, const char *path, const ra_map *map)
     return ra_stored_check(&file->tensors, path, map->data, map->size, false); /* translated names must differ as well */
 }
 
+static ra_err open_content(ra_modelfile *file, const char *path, const ra_map *map)
+{
+    if (map->size >= 4 && memcmp(map->data, "GGUF", 4) == 0) return open_gguf(file, path, map);
+    return ra_safetensors_parse(path, map, &file->tensors);
+}
+
 static ra_err open_file(ra_modelfile *file, const char *path)
 {
     const ra_map *map;
     RA_TRY(map_file(file, path, &map));
-    if (map->size >= 4 && memcmp(map->data, "GGUF", 4) == 0) return open_gguf(file, path, map);
-    return ra_safetensors_parse(path, map, &file->tensors);
+    return open_content(file, path, map);
 }
 
 static int compare_text(const void *a, const void *b)
@@ -167,11 +172,13 @@ static void sort_names(ra_modelfile *file)
     qsort_r(file->by_name, (size_t)file->tensors.count, sizeof *file->by_name, compare_items, file->tensors.item);
 }
 
-ra_err ra_modelfile_open(const char *path, ra_modelfile **out)
+static ra_err open_anything(const char *path, const ra_map *bytes, ra_modelfile **out)
 {
     ra_modelfile *file = ra_calloc(1, sizeof *file);
     file->path = ra_strdup(path);
-    ra_err err = ra_file_is_dir(path) ? open_directory(file, path) : open_file(file, path);
+    ra_err err = bytes                  ? open_content(file, path, bytes)
+                 : ra_file_is_dir(path) ? open_directory(file, path)
+                                        : open_file(file, path);
     if (err != RA_OK) {
         ra_modelfile_close(file);
         return err;
@@ -179,6 +186,16 @@ ra_err ra_modelfile_open(const char *path, ra_modelfile **out)
     sort_names(file);
     *out = file;
     return RA_OK;
+}
+
+ra_err ra_modelfile_open(const char *path, ra_modelfile **out)
+{
+    return open_anything(path, NULL, out);
+}
+
+ra_err ra_modelfile_open_bytes(const char *path, const ra_map *bytes, ra_modelfile **out)
+{
+    return open_anything(path, bytes, out);
 }
 
 void ra_modelfile_close(ra_modelfile *file)

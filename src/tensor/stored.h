@@ -35,6 +35,8 @@ ra_err ra_stored_check(const ra_stored_list *list, const char *path, const uint8
 /* (4, 3, 2) as text. */
 void ra_shape_text(const ra_tensor_info *info, char text[96]);
 
+/* As ra_modelfile_open, from a file's bytes in memory, which stay the caller's. In the heap, a sanitizer sees what passes their end. */
+ra_err ra_modelfile_open_bytes(const char *path, const ra_map *bytes, ra_modelfile **out);
 /* The tensors of a mapped safetensors file, into an empty list; what a failure leaves there is freed like the rest. */
 ra_err ra_safetensors_parse(const char *path, const ra_map *map, ra_stored_list *out);
 /* Parses a mapped GGUF file: metadata, and its tensors under their own names, into an empty list. */
