@@ -28,7 +28,7 @@ int ra_modelfile_count(const ra_modelfile *file);
 const ra_tensor_info *ra_modelfile_info(const ra_modelfile *file, int index);
 /* -1 where there is none. */
 int ra_modelfile_find(const ra_modelfile *file, const char *name);
-/* Dequantises or converts elements [first, first + count) of the row-major tensor into `out` of type `to` (F32, F64 or BF16). Multi-threaded. */
+/* Dequantises or converts elements [first, first + count) of the row-major tensor into `out` of type `to`. Multi-threaded. */
 ra_err ra_modelfile_read(const ra_modelfile *file, const char *name, int64_t first, int64_t count, ra_dtype to, void *out);
 /* config.json as jansson text, made from the metadata where the file is a GGUF. Free with free(). */
 ra_err ra_modelfile_config_json(const ra_modelfile *file, char **json);
@@ -57,6 +57,8 @@ ra_err ra_stwriter_open(const char *path, ra_stwriter **out);
 ra_err ra_stwriter_declare(ra_stwriter *w, const char *name, ra_dtype dtype, int ndim, const int64_t *shape);
 /* Data of the declared tensors in declaration order, converted from `from`. */
 ra_err ra_stwriter_put(ra_stwriter *w, const char *name, ra_dtype from, const void *data);
+/* The same piece by piece, for tensors larger than memory should hold: the next `count` elements of tensor `name`. */
+ra_err ra_stwriter_put_part(ra_stwriter *w, const char *name, ra_dtype from, const void *data, int64_t count);
 ra_err ra_stwriter_finish(ra_stwriter *w); /* frees w in every case */
 void ra_stwriter_abort(ra_stwriter *w);
 

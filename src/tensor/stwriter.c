@@ -18,7 +18,8 @@ struct ra_stwriter {
     json_t *header;
     ra_stored_list declared;
     uint64_t bytes; /* of all declared tensors */
-    int next;       /* the tensor ra_stwriter_put expects */
+    int next;       /* the tensor whose data comes next */
+    int64_t done;   /* elements of it already written */
     bool header_written;
 };
 
@@ -84,26 +85,50 @@ static ra_err write_header(ra_stwriter *w)
     return err;
 }
 
-ra_err ra_stwriter_put(ra_stwriter *w, const char *name, ra_dtype from, const void *data)
+static ra_err write_converted(ra_stwriter *w, const char *name, ra_dtype to, ra_dtype from, const void *data, int64_t n)
+{
+    enum { CHUNK = 1 << 20 };
+    void *converted = ra_alloc(CHUNK, ra_dtype_size(to));
+    ra_err err = RA_OK;
+    for (int64_t done = 0; done < n && err == RA_OK; done += CHUNK) {
+        int64_t count = n - done < CHUNK ? n - done : CHUNK;
+        ra_dtype_convert(to, converted, from, (const uint8_t *)data + (size_t)done * ra_dtype_size(from), count);
+        err = write_bytes(w, name, converted, (size_t)count * ra_dtype_size(to));
+    }
+    ra_free(converted);
+    return err;
+}
+
+ra_err ra_stwriter_put_part(ra_stwriter *w, const char *name, ra_dtype from, const void *data, int64_t count)
 {
     if (!w->header_written) RA_TRY(write_header(w));
     if (w->next == w->declared.count || strcmp(w->declared.item[w->next].info.name, name) != 0) {
         return ra_fail(RA_ERR_ARG, "%s: tensor %s was put, %s is next", w->path, name,
                        w->next == w->declared.count ? "none" : w->declared.item[w->next].info.name);
     }
-    const ra_stored *t = &w->declared.item[w->next++];
-    ra_dtype to = (ra_dtype)t->encoding->plain;
-    if (to == from) return write_bytes(w, name, data, (size_t)t->bytes);
-    enum { CHUNK = 1 << 20 };
-    void *converted = ra_alloc(CHUNK, ra_dtype_size(to));
-    ra_err err = RA_OK;
-    for (int64_t done = 0; done < t->info.elements && err == RA_OK; done += CHUNK) {
-        int64_t count = t->info.elements - done < CHUNK ? t->info.elements - done : CHUNK;
-        ra_dtype_convert(to, converted, from, (const uint8_t *)data + (size_t)done * ra_dtype_size(from), count);
-        err = write_bytes(w, name, converted, (size_t)count * ra_dtype_size(to));
+    const ra_stored *t = &w->declared.item[w->next];
+    if (count < 0 || count > t->info.elements - w->done) {
+        return ra_fail(RA_ERR_ARG, "%s: tensor %s: %lld elements were put where %lld are missing", w->path, name,
+                       (long long)count, (long long)(t->info.elements - w->done));
     }
-    ra_free(converted);
-    return err;
+    ra_dtype to = (ra_dtype)t->encoding->plain;
+    if (to == from) {
+        RA_TRY(write_bytes(w, name, data, (size_t)count * ra_dtype_size(to)));
+    } else {
+        RA_TRY(write_converted(w, name, to, from, data, count));
+    }
+    w->done += count;
+    if (w->done == t->info.elements) {
+        w->next++;
+        w->done = 0;
+    }
+    return RA_OK;
+}
+
+ra_err ra_stwriter_put(ra_stwriter *w, const char *name, ra_dtype from, const void *data)
+{
+    bool known = w->next < w->declared.count && strcmp(w->declared.item[w->next].info.name, name) == 0;
+    return ra_stwriter_put_part(w, name, from, data, known ? w->declared.item[w->next].info.elements : 0);
 }
 
 /* The finished .part, read again: every declared tensor with its type, shape and place. */
@@ -143,7 +168,8 @@ ra_err ra_stwriter_finish(ra_stwriter *w)
 {
     ra_err err = w->header_written ? RA_OK : write_header(w);
     if (err == RA_OK && w->next != w->declared.count) {
-        err = ra_fail(RA_ERR_ARG, "%s: tensor %s was declared and never put", w->path, w->declared.item[w->next].info.name);
+        err = ra_fail(RA_ERR_ARG, "%s: tensor %s was declared and never put, or not to its end", w->path,
+                      w->declared.item[w->next].info.name);
     }
     if (err == RA_OK && (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0)) {
         err = ra_fail(RA_ERR_IO, "%s: write failed: %s", w->part, strerror(errno));

@@ -112,3 +112,13 @@ void gguf_tiny_metadata(gguf_maker *m, const char *arch)
     snprintf(key, sizeof key, "%s.rope.freq_base", arch);
     gguf_f32(m, key, 500000.0f);
 }
+
+char *test_demo_gguf(void)
+{
+    const char *given = getenv("REALIGN_DEMO_GGUF"), *home = getenv("HOME");
+    char *path = given ? ra_strdup(given) : ra_format("%s/.cache/realign/SmolLM2-135M-Instruct.Q4_1.gguf", home ? home : "");
+    if (ra_file_exists(path)) return path;
+    printf("# skipped: no demo model at %s (make run fetches it; REALIGN_DEMO_GGUF names another place)\n", path);
+    free(path);
+    return NULL;
+}

@@ -28,4 +28,7 @@ void gguf_end(gguf_maker *m, uint32_t version, ra_buf *out);
 /* Pairs of a one-layer model: 2 heads of 4, 1 key/value head, hidden 8, inner 16, 6 tokens. */
 void gguf_tiny_metadata(gguf_maker *m, const char *arch);
 
+/* The demo model: $REALIGN_DEMO_GGUF, or where `make run` caches it; NULL, and a line that says so, where it is absent. Free with free. */
+char *test_demo_gguf(void);
+
 #endif

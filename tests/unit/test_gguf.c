@@ -369,7 +369,8 @@ static void test_broken_files(void **state)
     for (int i = 0; i < 3; i++) {
         gguf_maker m = {0};
         gguf_tiny_metadata(&m, "llama");
-        check_fails(open_made(dir, &m, versions[i].version, &path, &file), RA_ERR_UNSUPPORTED, path, versions[i].what, NULL);
+        ra_err err = open_made(dir, &m, versions[i].version, &path, &file);
+        check_fails(err, RA_ERR_UNSUPPORTED, path, versions[i].what, NULL);
         free(path);
     }
     /* Cut off at every length: an error that names the file, whatever was lost. */
@@ -410,18 +411,6 @@ static void test_config_needs_sizes(void **state)
     test_dir_remove(dir);
 }
 
-/* The demo model: $REALIGN_DEMO_GGUF or the cache of `make run`. */
-static char *demo_gguf(void)
-{
-    const char *given = getenv("REALIGN_DEMO_GGUF"), *home = getenv("HOME");
-    char *path = given ? ra_strdup(given) : ra_format("%s/.cache/realign/SmolLM2-135M-Instruct.Q4_1.gguf", home ? home : "");
-    if (ra_file_exists(path)) return path;
-    print_message("skipped: no demo model at %s (make run fetches it; REALIGN_DEMO_GGUF names another place)\n", path);
-    free(path);
-    skip();
-    return NULL;
-}
-
 static json_t *load_shared(const char *relative)
 {
     char *path = test_shared_path(relative);
@@ -431,11 +420,22 @@ static json_t *load_shared(const char *relative)
     return root;
 }
 
+/* The demo model and the shared JSON beside it; skips, and leaves nothing behind, where either is missing. */
+static char *demo_gguf(const char *relative, json_t **golden)
+{
+    *golden = load_shared(relative);
+    char *path = test_demo_gguf();
+    if (path) return path;
+    json_decref(*golden);
+    skip();
+    return NULL;
+}
+
 static void test_demo_tensors(void **state)
 {
     (void)state;
-    json_t *golden = load_shared("data/models/smollm2/golden.json");
-    char *path = demo_gguf();
+    json_t *golden;
+    char *path = demo_gguf("data/models/smollm2/golden.json", &golden);
     ra_modelfile *file;
     CHECK_OK(ra_modelfile_open(path, &file));
     const char *name;
@@ -467,8 +467,8 @@ static void test_demo_tensors(void **state)
 static void test_demo_config(void **state)
 {
     (void)state;
-    json_t *expected = load_shared("data/models/smollm2/config.json");
-    char *path = demo_gguf();
+    json_t *expected;
+    char *path = demo_gguf("data/models/smollm2/config.json", &expected);
     ra_modelfile *file;
     CHECK_OK(ra_modelfile_open(path, &file));
     json_t *config = config_of(file), *value;
