@@ -167,7 +167,8 @@ void ra_cpu_softmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, dou
             }
             total += part;
         }
-        sum[i] = (old == -INFINITY ? 0.0 : sum[i] * exp(old - (double)shift)) + (bad ? (double)NAN : total);
+        double keep = old == -INFINITY ? 1.0 : exp(old - (double)shift); /* the sum is 0 before the first block, or NaN */
+        sum[i] = sum[i] * keep + (bad ? (double)NAN : total);
         maximum[i] = (double)shift;
         int64_t t = target[i] - v0;
         if (t >= 0 && t < nv) target_logit[i] = (double)capped(z[t], cap);
@@ -210,9 +211,9 @@ void ra_cpu_kl_update(ra_backend *b, int64_t n, int64_t nv, double softcap, cons
             total += part;
             difference += d;
         }
-        double keep = old == -INFINITY ? 0.0 : exp(old - (double)shift);
-        sum_ref[i] = (keep > 0.0 ? sum_ref[i] * keep : 0.0) + total;
-        weighted[i] = (keep > 0.0 ? weighted[i] * keep : 0.0) + difference;
+        double keep = old == -INFINITY ? 1.0 : exp(old - (double)shift); /* sums are 0 before the first block, or NaN */
+        sum_ref[i] = sum_ref[i] * keep + total;
+        weighted[i] = weighted[i] * keep + difference;
         maximum_ref[i] = (double)shift;
     }
 }
