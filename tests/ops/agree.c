@@ -25,7 +25,7 @@ static void agree(void **state)
 {
     const agreement *t = *state;
     if (!t->b) {
-        printf("# SKIP %s %s: %s\n", t->instance->name, t->instance->precision, t->why);
+        printf("# SKIP: %s %s: %s\n", t->instance->name, t->instance->precision, t->why);
         skip();
     }
     uint64_t seed = SEED + (uint64_t)(t->c - op_cases);
