@@ -4,6 +4,7 @@
 #define REALIGN_ORACLE_H
 #include <realign/error.h>
 #include <realign/prefdata.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ra_oracle ra_oracle;
@@ -25,11 +26,14 @@ typedef struct {
 /* `policy`: a YAML policy file. `kind`: "rules", "labels" or "auto" (what the policy file holds). Errors name file, line and key. */
 ra_err ra_oracle_open(const char *kind, const char *policy, ra_oracle **out);
 void ra_oracle_close(ra_oracle *oracle);
-/* Not collective. n verdicts in order. */
+/* Not collective. n verdicts in order. An item that cannot be judged (a column is missing, a pattern hits its limit) has verdict -1 and names the
+ * rule; ra_oracle_problem says why the last one could not. One thread at a time. */
 ra_err ra_oracle_judge(ra_oracle *oracle, const ra_oracle_item *items, int n, ra_verdict *verdicts);
+const char *ra_oracle_problem(const ra_oracle *oracle); /* "" when there was none */
 const char *ra_oracle_policy_name(const ra_oracle *oracle);
 int ra_oracle_rule_count(const ra_oracle *oracle);
-const char *ra_oracle_rule_name(const ra_oracle *oracle, int rule);
+const char *ra_oracle_rule_name(const ra_oracle *oracle, int rule); /* NULL: no such rule */
+const char *ra_oracle_kind(const ra_oracle *oracle);                /* "rules" or "labels" */
 /* Can it judge text alone (generations)? The labels kind cannot. */
 bool ra_oracle_judges_text(const ra_oracle *oracle);
 uint64_t ra_oracle_hash(const ra_oracle *oracle); /* identity for caches: kind + policy content */
