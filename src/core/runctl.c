@@ -45,7 +45,7 @@ bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **rea
             why = STOP_FILE;
         }
     }
-    RA_MPI(MPI_Allreduce(MPI_IN_PLACE, &why, 1, MPI_INT, MPI_MAX, comm->comm));
+    if (comm->size > 1) RA_MPI(MPI_Allreduce(MPI_IN_PLACE, &why, 1, MPI_INT, MPI_MAX, comm->comm));
     if (reason) *reason = words[why];
     return why != GO_ON;
 }

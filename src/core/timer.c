@@ -47,7 +47,7 @@ void ra_timer_begin(ra_timers *timers, const char *name)
     if (!timers) return;
     int i = find(timers, name);
     if (i < 0) {
-        if (timers->count == MAX_TIMERS) return;
+        if (timers->count == MAX_TIMERS) ra_die("timer '%s': more than %d timers", name, MAX_TIMERS);
         i = timers->count++;
         timers->slot[i].name = name;
     }
@@ -71,9 +71,10 @@ double ra_timer_seconds(const ra_timers *timers, const char *name)
 
 ra_err ra_timers_write(const ra_timers *timers, MPI_Comm comm, const char *stage, const char *path)
 {
-    int rank, size;
-    RA_MPI(MPI_Comm_rank(comm, &rank));
-    RA_MPI(MPI_Comm_size(comm, &size));
+    ra_comm all = {.comm = comm};
+    RA_MPI(MPI_Comm_rank(comm, &all.rank));
+    RA_MPI(MPI_Comm_size(comm, &all.size));
+    int rank = all.rank, size = all.size;
     int count = timers->count;
     RA_MPI(MPI_Bcast(&count, 1, MPI_INT, 0, comm));
     FILE *file = NULL;
@@ -96,6 +97,7 @@ ra_err ra_timers_write(const ra_timers *timers, MPI_Comm comm, const char *stage
                     high);
         }
     }
-    if (rank == 0 && (!file || fclose(file) != 0)) return ra_fail(RA_ERR_IO, "%s: cannot write the timers: %m", path);
-    return RA_OK;
+    ra_err err = RA_OK;
+    if (rank == 0 && (!file || fclose(file) != 0)) err = ra_fail(RA_ERR_IO, "%s: cannot write the timers: %m", path);
+    return ra_comm_agree(&all, err);
 }

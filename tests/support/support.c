@@ -19,28 +19,35 @@ bool is_close(double got, double want, double rel, double abs, const char *what)
     return false;
 }
 
-void check_close(double got, double want, double rel, double abs, const char *what)
+void check_close_at(double got, double want, double rel, double abs, const char *what, const char *file, int line)
 {
-    if (!is_close(got, want, rel, abs, what)) fail_msg("%s", what);
+    if (!is_close(got, want, rel, abs, what)) _fail(file, line);
 }
 
-void check_ok(ra_err err, const char *what)
+void check_ok_at(ra_err err, const char *what, const char *file, int line)
 {
-    if (err != RA_OK) fail_msg("%s: %s: %s", what, ra_error_name(err), ra_error_message());
+    if (err == RA_OK) return;
+    print_error("%s: %s: %s\n", what, ra_error_name(err), ra_error_message());
+    _fail(file, line);
 }
 
-void check_fails(ra_err err, ra_err code, ...)
+void check_fails_at(const char *file, int line, ra_err err, ra_err code, ...)
 {
     if (err != code) {
-        fail_msg("expected '%s', got '%s' (%s)", ra_error_name(code), ra_error_name(err),
-                 err == RA_OK ? "no message" : ra_error_message());
+        print_error("expected '%s', got '%s' (%s)\n", ra_error_name(code), ra_error_name(err),
+                    err == RA_OK ? "no message" : ra_error_message());
+        _fail(file, line);
     }
+    bool good = true;
     va_list words;
     va_start(words, code);
     for (const char *word = va_arg(words, const char *); word; word = va_arg(words, const char *)) {
-        if (!strstr(ra_error_message(), word)) fail_msg("the message '%s' lacks '%s'", ra_error_message(), word);
+        if (strstr(ra_error_message(), word)) continue;
+        print_error("the message '%s' lacks '%s'\n", ra_error_message(), word);
+        good = false;
     }
     va_end(words);
+    if (!good) _fail(file, line);
 }
 
 char *test_dir_make(void)

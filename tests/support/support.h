@@ -14,11 +14,14 @@
 /* True when |got - want| <= max(abs, rel * |want|) and both are numbers. Otherwise prints both and what they are. */
 bool is_close(double got, double want, double rel, double abs, const char *what);
 /* Fails the test unless is_close. */
-void check_close(double got, double want, double rel, double abs, const char *what);
+#define check_close(got, want, rel, abs, what) check_close_at(got, want, rel, abs, what, __FILE__, __LINE__)
+void check_close_at(double got, double want, double rel, double abs, const char *what, const char *file, int line);
 /* Fails the test unless `err` is RA_OK, printing the message. */
-void check_ok(ra_err err, const char *what);
+#define check_ok(err, what) check_ok_at(err, what, __FILE__, __LINE__)
+void check_ok_at(ra_err err, const char *what, const char *file, int line);
 /* Fails the test unless `err` is `code` and the message contains every one of the words (NULL-terminated). */
-void check_fails(ra_err err, ra_err code, ...);
+#define check_fails(err, code, ...) check_fails_at(__FILE__, __LINE__, err, code, __VA_ARGS__)
+void check_fails_at(const char *file, int line, ra_err err, ra_err code, ...);
 #define CHECK_OK(call) check_ok((call), #call)
 
 /* A new empty directory under $TMPDIR or /tmp; free with test_dir_remove, which deletes it with everything in it. */
