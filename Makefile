@@ -33,7 +33,7 @@ LIB_SRC := $(sort $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c src/*/*/*
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/librealign.a
 BIN     := $(BUILD)/realign
-TEST_SRC := $(sort $(wildcard tests/unit/*.c tests/ops/*.c tests/mpi/*.c tests/fuzz/*.c tests/bench/*.c))
+TEST_SRC := $(sort $(wildcard tests/unit/*.c tests/ops/*.c tests/mpi/*.c tests/fuzz/*.c tests/bench/*.c tests/cli/*.c))
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)))
 

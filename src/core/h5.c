@@ -10,9 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 1 << 29 };
+enum {
+    PIECE_BYTES = 1 << 29,
+    METADATA_BYTES = 1 << 20 /* what HDF5 may add between two reservations: headers, attributes, group tables */
+};
 
 /* ---- errors ---- */
 
@@ -64,6 +68,7 @@ static ra_h5 *new_file(const char *path, const ra_comm *comm)
     file->path = ra_strdup(path);
     file->id = H5I_INVALID_HID;
     file->fd = -1;
+    file->reserves = true;
     file->piece_bytes = PIECE_BYTES;
     file->comm = comm && comm->size > 1 ? *comm : (ra_comm){MPI_COMM_SELF, 0, 1};
     return file;
@@ -85,6 +90,7 @@ static ra_err try_part(ra_h5 *file)
     if (file->comm.rank == 0) {
         file->fd = open(file->part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (file->fd < 0) err = ra_fail(RA_ERR_IO, "%s: cannot create: %m", file->part);
+        if (err == RA_OK) err = ra_h5_reserve(file, NULL, 0, 0);
     }
     RA_TRY(ra_h5_agree(file, err));
     if (file->comm.rank != 0) {
@@ -126,10 +132,9 @@ ra_err ra_h5_create(const char *path, const ra_comm *comm, ra_h5 **out)
         if (list >= 0) H5Pclose(list);
         err = ra_h5_agree(file, err);
     }
+    if (err == RA_OK) err = ra_h5_agree(file, ra_h5_reserve(file, NULL, 0, 0)); /* creating it gave the first one back */
     if (err != RA_OK) {
-        if (file->id >= 0) H5Fclose(file->id);
-        if (file->fd >= 0) unlink(file->part);
-        free_file(file);
+        ra_h5_close(file);
         return err;
     }
     *out = file;
@@ -173,15 +178,26 @@ hid_t ra_h5_id(const ra_h5 *file)
 
 /* ---- space ---- */
 
-ra_err ra_h5_reserve(const ra_h5 *file, const char *name, int64_t offset, int64_t bytes)
+/* 0 or the reason, an errno value. */
+static int try_reserve(int fd, int64_t offset, int64_t bytes)
 {
-    if (file->fd < 0 || bytes <= 0) return RA_OK;
     int code;
     do {
-        code = fallocate(file->fd, FALLOC_FL_KEEP_SIZE, offset, bytes) == 0 ? 0 : errno;
+        code = fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, bytes) == 0 ? 0 : errno;
     } while (code == EINTR);
-    if (code != ENOSPC && code != EDQUOT && code != EFBIG && code != EIO) return RA_OK;
-    ra_fail(RA_ERR_IO, "no space for %.1f MiB: %s", (double)bytes / (1 << 20), strerror(code));
+    if (code == ENOSPC || code == EDQUOT || code == EFBIG || code == EIO) return code;
+    if (code == 0) return 0;
+    struct statvfs disk; /* no fallocate on this file system */
+    if (fstatvfs(fd, &disk) != 0) return 0;
+    return (double)disk.f_bavail * (double)disk.f_frsize < (double)bytes ? ENOSPC : 0;
+}
+
+ra_err ra_h5_reserve(const ra_h5 *file, const char *name, int64_t offset, int64_t bytes)
+{
+    if (file->fd < 0 || !file->reserves) return RA_OK;
+    int code = try_reserve(file->fd, offset, bytes + METADATA_BYTES);
+    if (code == 0) return RA_OK;
+    ra_fail(RA_ERR_IO, "no space for %.1f MiB: %s", (double)(bytes + METADATA_BYTES) / (1 << 20), strerror(code));
     if (name) ra_fail_in(RA_ERR_IO, "'%s'", name);
     return ra_fail_in(RA_ERR_IO, "%s", file->part);
 }
@@ -270,12 +286,11 @@ static ra_err rename_part(const ra_h5 *file)
 /* Metadata still sits in HDF5's cache: with its space reserved, closing cannot meet a full disk. */
 static ra_err reserve_rest(ra_h5 *file)
 {
-    enum { SLACK = 1 << 20 };
     size_t cached = 0;
     if (H5Fget_mdc_size(file->id, NULL, NULL, &cached, NULL) < 0) {
         return ra_h5_fail(file, RA_ERR_IO, NULL, "cannot tell the size of its metadata");
     }
-    return ra_h5_reserve(file, NULL, 0, file->data_end + (int64_t)cached + SLACK);
+    return ra_h5_reserve(file, NULL, 0, file->data_end + (int64_t)cached);
 }
 
 ra_err ra_h5_commit(ra_h5 *file)

@@ -1,4 +1,9 @@
-/* What the files of the HDF5 module share. */
+/* What the files of the HDF5 module share.
+ *
+ * Full disks. A write that fails inside a collective call is dangerous: Open MPI's OMPIO may then leave the other ranks waiting,
+ * and HDF5 1.10 may crash at the end of the program over a file it could not close. So space is set aside first, by rank 0, by
+ * ordinary means (ra_h5_reserve); each rank writes its own rows without an exchange with the others; and a file that is given up
+ * is emptied before HDF5 closes it. */
 #ifndef REALIGN_CORE_H5_IMPL_H
 #define REALIGN_CORE_H5_IMPL_H
 #include <realign/h5.h>
@@ -12,6 +17,7 @@ struct ra_h5 {
     int fd;             /* rank 0 of a file being made: to reserve and release space; else -1 */
     int64_t data_end;   /* one past the last byte of the datasets so far */
     bool failed;        /* a write failed on some rank: the file must not be committed */
+    bool reserves;      /* whether space is set aside before it is written; only tests switch this off */
     size_t piece_bytes; /* no transfer moves more than this per rank: MPI counts are 32 bits */
 };
 
@@ -22,7 +28,7 @@ ra_err ra_h5_agree(const ra_h5 *file, ra_err mine);
 /* Rank 0's bytes to all. */
 void ra_h5_bcast(const ra_h5 *file, void *bytes, int64_t n);
 /* Not collective. Has the file system set space aside for [offset, offset + bytes), so that a full disk is found here and not
- * inside a collective transfer. Only rank 0 does anything; file systems without fallocate are trusted. */
+ * inside a collective call. Only rank 0 does anything; where the file system cannot set space aside, its free space is asked for. */
 ra_err ra_h5_reserve(const ra_h5 *file, const char *name, int64_t offset, int64_t bytes);
 
 /* Rows [first, first + count) of a dataset, cut into pieces: some whole rows, or where one row is too large, some of its columns. */

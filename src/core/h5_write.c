@@ -104,7 +104,9 @@ static ra_err transfer(const ra_h5 *file, const char *name, hid_t set, hid_t typ
     ra_err err = RA_OK;
     hid_t space = H5Dget_space(set), how = H5Pcreate(H5P_DATASET_XFER);
     if (space < 0 || how < 0) ra_die("%s: '%s': HDF5 cannot make a data space", file->part, name);
-    if (file->comm.size > 1 && H5Pset_dxpl_mpio(how, H5FD_MPIO_COLLECTIVE) < 0) {
+    /* A rank's rows lie in one run, so there is nothing to gain from exchanging them before they are written. */
+    if (file->comm.size > 1 &&
+        (H5Pset_dxpl_mpio(how, H5FD_MPIO_COLLECTIVE) < 0 || H5Pset_dxpl_mpio_collective_opt(how, H5FD_MPIO_INDIVIDUAL_IO) < 0)) {
         ra_die("%s: '%s': HDF5 cannot write collectively", file->part, name);
     }
     for (int64_t i = 0; i < calls; i++) {
