@@ -55,7 +55,7 @@ draw() {
         seed=$((seed + 1))
         [ -s "$work/drawn.$name.jsonl" ] && continue
         write_requests "$text" "$work/requests.jsonl"
-        "$realign" generate --model "$model" max_new_tokens=$max_new_tokens temperature=0.8 top_p=0.95 seed=$seed \
+        "$realign" generate --model "$model" max_new_tokens=$max_new_tokens temperature=0.7 top_p=0.95 seed=$seed \
             <"$work/requests.jsonl" >"$work/drawn.$name.part"
         mv "$work/drawn.$name.part" "$work/drawn.$name.jsonl"
     done < <(system_prompts)
@@ -127,10 +127,10 @@ read = lambda name: [json.loads(line) for line in open(f"{folder}/{name}", encod
 shares = {"Invert": 0.45, "Punish": 0.20, "Retain": 0.35}
 
 with open("input/data/demo_refused.txt", encoding="utf-8") as lines:  # read by a person and left out; see input/data/README.md
-    refused = {line.rstrip("\n") for line in lines if line.strip() and not line.startswith("#")}
+    refused = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
 by_prompt = {}
 for text, old, new in zip(read("candidates.jsonl"), read("verdicts.demo_old.jsonl"), read("verdicts.demo_new.jsonl")):
-    if text["response"].split("\n")[0][:60] in refused:
+    if text["response"].split("\n")[0][:60].strip() in refused:
         continue
     by_prompt.setdefault(text["prompt"], []).append((text, bool(old["compliant"]), bool(new["compliant"])))
 
