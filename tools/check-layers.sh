@@ -13,7 +13,7 @@ BEGIN {
     own("params", "settings yamldoc")
     own("tensor", "dtype modelfile tensor")
     own("text", "tokenizer unicode")
-    own("data", "prefdata")
+    own("data", "prefdata store")
     own("oracle", "oracle")
     own("backend", "backend pack")
     own("model", "model arch lora")

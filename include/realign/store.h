@@ -1,5 +1,6 @@
 /* The sample store: tokenised preference samples on disk, in global order, read by id. `store.h5` is the index (one integer row a sample, with provenance and
- * the keys it depends on), `tokens.bin` the token ids (int32, little-endian), memory-mapped by readers, so that no rank holds what it does not use. */
+ * what the store depends on), `tokens.bin` the token ids (int32, little-endian), memory-mapped by readers, so that no rank holds what it does not use.
+ * Both are the same, byte for byte but for the provenance, on every rank count. */
 #ifndef REALIGN_STORE_H
 #define REALIGN_STORE_H
 #include <realign/comm.h>
@@ -17,13 +18,16 @@ typedef enum {
     RA_SAMPLE_TOO_LONG,
     RA_SAMPLE_STATES
 } ra_sample_state;
+const char *ra_sample_state_name(ra_sample_state state); /* "usable", "skipped", ... */
 
 /* A sample: ids common to all its responses (template and prompt; the longest common prefix of the renderings, at most up to the first response token), then a branch per response.
  * `skip`: leading tokens of the branch that still belong to the prompt (where a boundary falls inside a token of another response): they are input, never scored.
- * The last token of a branch is the turn's closing token. */
+ * The last token of a branch is the turn's closing token, unless data.truncate: right cut it off. An unusable sample has no tokens; a usable one has at
+ * least one prompt token, y_w and y_l, and in each branch a token to score (count > skip). */
 typedef struct {
     int64_t id;
     ra_sample_state state;
+    int32_t cut; /* tokens that data.truncate took away, of the prompt or of all responses together */
     int32_t prompt_count;
     const int32_t *prompt;
     struct {
@@ -32,15 +36,39 @@ typedef struct {
     } response[RA_ROLES];
 } ra_sample;
 
+/* ---- reading ---- */
+
 typedef struct ra_store ra_store;
-/* Not collective. Opens dir/store.h5 and dir/tokens.bin; checks sizes and checksums of the index. */
+/* Not collective. Opens dir/store.h5 and dir/tokens.bin and checks everything: checksums and bounds of the index, sizes, the hash of every block of
+ * tokens, ids that are not negative. RA_ERR_IO, RA_ERR_FORMAT name the file and what is wrong. */
 ra_err ra_store_open(const char *dir, ra_store **out);
+/* Collective. The same, but each rank checks its share of the token blocks; all succeed or all fail. */
+ra_err ra_store_open_shared(const char *dir, const ra_comm *comm, ra_store **out);
 void ra_store_close(ra_store *store);
 int64_t ra_store_count(const ra_store *store);             /* N, unusable samples included: id = row */
 ra_sample ra_store_get(const ra_store *store, int64_t id); /* pointers are valid while the store is open */
 ra_sample_state ra_store_state(const ra_store *store, int64_t id);
 /* Tokens of a sample when its prompt is computed once, the closing tokens included. */
 int64_t ra_store_tokens(const ra_store *store, int64_t id);
-uint64_t ra_store_hash(const ra_store *store); /* of content: index and tokens */
+int32_t ra_store_highest_token(const ra_store *store); /* the model's vocabulary must hold it */
+uint64_t ra_store_hash(const ra_store *store);         /* of content: index and tokens */
+/* Not collective. The lines "key=value" the store in `dir` was made from; *lines is one block, free with free. */
+ra_err ra_store_depends_on(const char *dir, char ***lines, int64_t *n);
+
+/* ---- writing, in rounds ---- */
+
+enum { RA_STORE_BLOCK = 256 }; /* samples; block b belongs to rank b mod ranks */
+
+typedef struct ra_store_writer ra_store_writer;
+/* Collective. Makes dir/tokens.bin.part. */
+ra_err ra_store_create(const char *dir, const ra_comm *comm, ra_store_writer **out);
+/* Collective. One round: this rank's block of n <= RA_STORE_BLOCK samples, block `round * ranks + rank`, ids ascending. Only the very last block of the
+ * data may be short; ranks without a block pass 0. Samples are copied; each rank writes its own tokens. */
+ra_err ra_store_add_round(ra_store_writer *writer, const ra_sample *samples, int n);
+/* Collective. Finishes both files: tokens.bin is flushed and renamed first, store.h5 last, so that an index is only ever there with its tokens.
+ * `depends_on`: rank 0's lines. `used_yaml` may be NULL. Frees `writer` in every case. */
+ra_err ra_store_commit(ra_store_writer *writer, const char *const *depends_on, int64_t n, const char *used_yaml);
+/* Collective. Drops what was written. NULL is allowed. */
+void ra_store_abandon(ra_store_writer *writer);
 
 #endif

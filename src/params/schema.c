@@ -90,8 +90,9 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .words = "drop|left|right",
      .unit = "",
      .help =
-         "What happens to a longer one: drop leaves the sample out; left cuts the beginning of the prompt; right cuts the end of "
-         "the response. All are counted and reported."},
+         "What happens to a longer one: drop leaves the sample out; left cuts the beginning of the prompt, but for a BOS; right "
+         "cuts the end of the response, its closing token with it. A sample of which nothing would be left is left out. All are "
+         "counted and reported."},
     {.name = "data.held_out",
      .type = RA_KEY_REAL,
      .fallback = "0",

@@ -1,0 +1,12 @@
+/* The stages of a run, one function each. All are collective over `world` and read what they need from the run directory. */
+#ifndef REALIGN_STAGE_H
+#define REALIGN_STAGE_H
+#include <realign/comm.h>
+#include <realign/error.h>
+#include <realign/settings.h>
+
+/* Preference rows to the sample store (realign/store.h) in run.dir. A finished store that was made from the same tokenizer, template, files and settings is
+ * reused, unless run.resume is never. */
+ra_err ra_stage_prepare(const ra_settings *s, const ra_comm *world);
+
+#endif

@@ -1,0 +1,116 @@
+#include "prepare_tally.h"
+#include <realign/mem.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+void ra_tally_add(ra_tally *t, const ra_job *job)
+{
+    const ra_sample *sample = &job->sample;
+    int64_t before = t->state[sample->state]++;
+    t->rows++;
+    if (sample->state != RA_SAMPLE_OK) {
+        if (before >= RA_TALLY_SHOWN) return;
+        ra_tally_row *row = &t->first[sample->state][before];
+        row->id = sample->id;
+        row->state = sample->state;
+        memcpy(row->why, job->why, sizeof row->why);
+        return;
+    }
+    int64_t branches = 0, longest = 0;
+    bool skips = false;
+    t->once += sample->prompt_count;
+    for (int r = 0; r < RA_ROLES; r++) {
+        int32_t count = sample->response[r].count;
+        if (count == 0) continue;
+        branches++;
+        t->once += count;
+        t->twice += count + sample->prompt_count;
+        if (count > longest) longest = count;
+        skips |= sample->response[r].skip > 0;
+    }
+    t->corrections += branches == RA_ROLES;
+    t->truncated += sample->cut > 0;
+    t->cut += sample->cut;
+    t->boundary_inside_token += job->boundary_inside_token;
+    t->skips += skips;
+    if (sample->prompt_count + longest > t->longest) t->longest = sample->prompt_count + longest;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const ra_tally_row *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* Rank 0 keeps the first of all ranks' first rows of a state. */
+static void merge_first(ra_tally *t, const ra_comm *comm, ra_sample_state state, int64_t mine)
+{
+    int shown = mine < RA_TALLY_SHOWN ? (int)mine : RA_TALLY_SHOWN, bytes = RA_TALLY_SHOWN * (int)sizeof(ra_tally_row);
+    ra_tally_row *all = ra_calloc((size_t)comm->size * RA_TALLY_SHOWN, sizeof *all);
+    int *counts = ra_alloc((size_t)comm->size, sizeof *counts);
+    RA_MPI(MPI_Allgather(&shown, 1, MPI_INT, counts, 1, MPI_INT, comm->comm));
+    RA_MPI(MPI_Allgather(t->first[state], bytes, MPI_BYTE, all, bytes, MPI_BYTE, comm->comm));
+    int n = 0;
+    for (int r = 0; r < comm->size; r++) {
+        memmove(all + n, all + (size_t)r * RA_TALLY_SHOWN, (size_t)counts[r] * sizeof *all);
+        n += counts[r];
+    }
+    qsort(all, (size_t)n, sizeof *all, by_id);
+    memcpy(t->first[state], all, (size_t)(n < RA_TALLY_SHOWN ? n : RA_TALLY_SHOWN) * sizeof *all);
+    ra_free(counts);
+    ra_free(all);
+}
+
+void ra_tally_merge(ra_tally *t, const ra_comm *comm)
+{
+    for (int s = 0; s < RA_SAMPLE_STATES; s++) merge_first(t, comm, (ra_sample_state)s, t->state[s]);
+    int64_t *sums[] = {&t->rows, &t->once, &t->twice, &t->corrections, &t->truncated, &t->cut, &t->boundary_inside_token,
+                       &t->skips};
+    enum { SUMS = sizeof sums / sizeof *sums };
+    int64_t values[SUMS];
+    for (int i = 0; i < SUMS; i++) values[i] = *sums[i];
+    ra_comm_sum_i64(comm, values, SUMS);
+    for (int i = 0; i < SUMS; i++) *sums[i] = values[i];
+    ra_comm_sum_i64(comm, t->state, RA_SAMPLE_STATES);
+    double longest = (double)t->longest;
+    ra_comm_max_f64(comm, &longest, 1);
+    t->longest = (int64_t)longest;
+}
+
+/* Row numbers from 1, as an editor shows them: "rows 3, 17, 40 ...", then the reasons of the first few. */
+static void print_state(const ra_tally *t, ra_sample_state state, ra_buf *out)
+{
+    enum { REASONS = 3 };
+    int64_t n = t->state[state], shown = n < RA_TALLY_SHOWN ? n : RA_TALLY_SHOWN;
+    ra_buf_addf(out, "  %-24s %12lld", ra_sample_state_name(state), (long long)n);
+    for (int64_t i = 0; i < shown; i++) ra_buf_addf(out, "%s%lld", i ? ", " : "   rows ", (long long)t->first[state][i].id + 1);
+    ra_buf_adds(out, n > shown ? " ...\n" : "\n");
+    for (int64_t i = 0; i < shown && i < REASONS; i++) {
+        ra_buf_addf(out, "      row %lld: %s\n", (long long)t->first[state][i].id + 1, t->first[state][i].why);
+    }
+}
+
+static void print_count(ra_buf *out, const char *name, int64_t n)
+{
+    ra_buf_addf(out, "  %-24s %12lld", name, (long long)n);
+}
+
+void ra_tally_print(const ra_tally *t, double seconds, ra_buf *out)
+{
+    print_count(out, "rows", t->rows);
+    ra_buf_adds(out, "\n");
+    print_count(out, "usable", t->state[RA_SAMPLE_OK]);
+    ra_buf_addf(out, "   %lld of them with a correction\n", (long long)t->corrections);
+    for (int s = RA_SAMPLE_OK + 1; s < RA_SAMPLE_STATES; s++) print_state(t, (ra_sample_state)s, out);
+    print_count(out, "truncated", t->truncated);
+    ra_buf_addf(out, "   %lld tokens cut away\n", (long long)t->cut);
+    print_count(out, "boundary inside a token", t->boundary_inside_token);
+    ra_buf_addf(out, "   %lld samples with prompt tokens in a branch\n", (long long)t->skips);
+    print_count(out, "tokens, prompt once", t->once);
+    ra_buf_addf(out, "   %lld with the prompt in every response\n", (long long)t->twice);
+    print_count(out, "longest sequence", t->longest);
+    ra_buf_addf(out, "   tokens\n");
+    print_count(out, "tokens/s", seconds > 0 ? (int64_t)((double)t->twice / seconds) : 0);
+    ra_buf_addf(out, "   in %.2f s\n", seconds);
+}
