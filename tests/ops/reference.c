@@ -213,13 +213,57 @@ static void test_complete(void **state)
     }
 }
 
+/* cast_to_a rounds to nearest even, bit for bit as ra_f32_to_bf16; cast_to_r back loses nothing. */
+static void test_cast(void **state)
+{
+    (void)state;
+    static const uint32_t tails[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff}; /* below, at and above the middle between two bf16 */
+    static const uint16_t heads[] = {0x0000, 0x0001, 0x3f80, 0x3f81, 0xbf80,
+                                     0xc2f7, 0x7f7f, 0x7f80, 0xff80, 0x7fc0}; /* 0, denormal, 1, ..., inf, NaN */
+    enum { COUNT = (int)(sizeof tails / sizeof *tails * (sizeof heads / sizeof *heads)) };
+    for (int i = 0; i < op_instance_count; i++) {
+        const char *why = NULL;
+        ra_backend *instance = op_open(&op_instances[i], &why);
+        if (!instance || instance->a != RA_DTYPE_BF16) {
+            ra_backend_close(instance);
+            continue;
+        }
+        float host[COUNT], back[COUNT];
+        ra_bf16 got[COUNT];
+        for (int j = 0; j < COUNT; j++) {
+            uint32_t bits = (uint32_t)heads[j / 6] << 16 | tails[j % 6];
+            memcpy(&host[j], &bits, sizeof bits);
+        }
+        void *x = instance->ops->alloc(instance, sizeof host), *y = instance->ops->alloc(instance, sizeof got);
+        instance->ops->upload(instance, x, host, sizeof host);
+        instance->ops->cast_to_a(instance, COUNT, x, y);
+        instance->ops->download(instance, got, y, sizeof got);
+        instance->ops->cast_to_r(instance, COUNT, y, x);
+        instance->ops->download(instance, back, x, sizeof back);
+        for (int j = 0; j < COUNT; j++) {
+            float want = ra_bf16_to_f32(ra_f32_to_bf16(host[j]));
+            if (isnan(want)) {
+                assert_true(isnan(back[j]) && isnan(ra_bf16_to_f32(got[j])));
+            } else {
+                assert_int_equal(got[j], ra_f32_to_bf16(host[j]));
+                assert_true(back[j] == want);
+            }
+        }
+        instance->ops->release(instance, x);
+        instance->ops->release(instance, y);
+        ra_backend_close(instance);
+    }
+}
+
 int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_registry), cmocka_unit_test(test_complete), cmocka_unit_test(test_glu),
-        cmocka_unit_test(test_rmsnorm),  cmocka_unit_test(test_rope),     cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_head),     cmocka_unit_test(test_adamw),    cmocka_unit_test(test_attention_cached),
+        cmocka_unit_test(test_registry),  cmocka_unit_test(test_complete),
+        cmocka_unit_test(test_cast),      cmocka_unit_test(test_glu),
+        cmocka_unit_test(test_rmsnorm),   cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_head),
+        cmocka_unit_test(test_adamw),     cmocka_unit_test(test_attention_cached),
     };
     return cmocka_run_group_tests(tests, open_ref, close_ref);
 }

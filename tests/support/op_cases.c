@@ -321,7 +321,7 @@ static void run_dot(op_run *r, const op_case *c)
 
 static void run_adamw(op_run *r, const op_case *c)
 {
-    ra_adamw h = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1, .gradient_scale = 0.37};
+    ra_adamw h = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-3, .weight_decay = 0.1, .gradient_scale = 0.37};
     h.correction1 = 1 - pow(h.beta1, 3);
     h.correction2 = 1 - pow(h.beta2, 3);
     void *g = op_r(r, c->n, 0.1), *m = op_inout(r, "m", OP_R, c->n, 0.1), *w = op_inout(r, "w", OP_R, c->n, 1);
