@@ -72,9 +72,9 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     static char why[8][512];
-    int count = op_instance_count * op_case_count;
-    agreement *all = calloc((size_t)count, sizeof *all);
-    struct CMUnitTest *tests = calloc((size_t)count, sizeof *tests);
+    int most = op_instance_count * op_case_count, count = 0;
+    agreement *all = calloc((size_t)most, sizeof *all);
+    struct CMUnitTest *tests = calloc((size_t)most, sizeof *tests);
     ra_backend **opened = calloc((size_t)op_instance_count, sizeof *opened), *ref = NULL;
     if (!all || !tests || !opened || ra_backend_open("ref", "fp64", 0, &ref) != RA_OK) return 1;
     for (int i = 0; i < op_instance_count; i++) {
@@ -84,11 +84,11 @@ int main(void)
         if (opened[i])
             printf("# %s; tolerances A %g, R %g, host %g\n", ra_backend_describe(opened[i]), op_instances[i].tolerance[OP_A],
                    op_instances[i].tolerance[OP_R], op_instances[i].tolerance[OP_HOST]);
-        for (int j = 0; j < op_case_count; j++) {
-            agreement *t = &all[i * op_case_count + j];
+        for (int j = 0; j < (opened[i] ? op_case_count : 1); j++, count++) { /* an absent backend skips once */
+            agreement *t = &all[count];
             *t = (agreement){.c = &op_cases[j], .instance = &op_instances[i], .b = opened[i], .ref = ref, .why = why[i]};
             name_case(t);
-            tests[i * op_case_count + j] = (struct CMUnitTest){t->name, agree, NULL, NULL, t};
+            tests[count] = (struct CMUnitTest){t->name, agree, NULL, NULL, t};
         }
     }
     int failed = _cmocka_run_group_tests("operators agree with the reference", tests, (size_t)count, NULL, NULL);

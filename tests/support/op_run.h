@@ -19,6 +19,7 @@ typedef struct {
     double tolerance[3]; /* by op_kind: outputs of type A, of type R, doubles on the host */
 } op_instance;
 
+/* The backends that the tests of operators run on; a new one is a new row. */
 extern const op_instance op_instances[];
 extern const int op_instance_count;
 

@@ -16,6 +16,12 @@ ra_err ra_backend_cpu_open(ra_backend *b, int threads)
         return err;
     }
     bool bf16 = strcmp(b->precision, "bf16") == 0;
+    if (bf16 && !ra_cpu_products_have_bf16(state->products)) {
+        ra_cpu_products_close(state->products);
+        ra_free(state);
+        return ra_fail(RA_ERR_UNSUPPORTED, "%s has no bf16 product for this processor; fp32 works everywhere",
+                       ra_cpu_products_version());
+    }
     b->a = bf16 ? RA_DTYPE_BF16 : RA_DTYPE_F32;
     b->r = RA_DTYPE_F32;
     b->ops = bf16 ? &ra_cpu_ops_bf16 : &ra_cpu_ops_f32;

@@ -17,6 +17,8 @@ extern const struct ra_backend_ops ra_cpu_ops_bf16;
 ra_err ra_cpu_products_open(ra_cpu_products **out);
 void ra_cpu_products_close(ra_cpu_products *p);
 const char *ra_cpu_products_version(void);
+/* Whether oneDNN has a bf16 product for this processor, native or emulated (AVX-512 without bf16 instructions). */
+bool ra_cpu_products_have_bf16(const ra_cpu_products *p);
 void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
                  const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc);
 

@@ -119,6 +119,20 @@ static void make(ra_cpu_products *p, const shape_key *key, product *e)
     e->key = *key;
 }
 
+bool ra_cpu_products_have_bf16(const ra_cpu_products *p)
+{
+    dnnl_memory_desc_t x, y, c;
+    dnnl_matmul_desc_t desc;
+    dnnl_primitive_desc_t pd;
+    describe(&x, dnnl_bf16, 16, 16, false, 16);
+    describe(&y, dnnl_bf16, 16, 16, true, 16);
+    describe(&c, dnnl_f32, 16, 16, false, 16);
+    DNNL(dnnl_matmul_desc_init(&desc, &x, &y, NULL, &c));
+    if (dnnl_primitive_desc_create(&pd, &desc, NULL, p->engine, NULL) != dnnl_success) return false;
+    DNNL(dnnl_primitive_desc_destroy(pd));
+    return true;
+}
+
 static product *find(ra_cpu_products *p, const shape_key *key)
 {
     uint64_t h = 1469598103934665603u;
