@@ -123,7 +123,7 @@ ra_err ra_h5_read(ra_h5 *file, const char *name, hid_t type, int64_t first, int6
     if (count < 0) count = rows - first;
     H5T_class_t stored = H5Tget_class(set.type), wanted = H5Tget_class(type);
     if (set.rank == 0) {
-        err = ra_fail(RA_ERR_FORMAT, "%s: '%s' is a scalar; an array of 1 to 4 dimensions is read here", file->path, name);
+        if (H5Dread(set.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) err = ra_fail(RA_ERR_IO, "%s: cannot read '%s'", file->path, name);
     } else if (first < 0 || count < 0 || count > rows - first) {
         err = ra_fail(RA_ERR_FORMAT, "%s: '%s' has %lld rows; rows [%lld, %lld) were asked for", file->path, name,
                       (long long)rows, (long long)first, (long long)(first + count));
