@@ -30,6 +30,8 @@ struct ra_tokenizer {
     int32_t prefix[RA_TOK_FRAME], suffix[RA_TOK_FRAME];
     int n_prefix, n_suffix;
     int32_t bos, eos;
+    int32_t stop[RA_TOK_FRAME]; /* generation_config.json's eos_token_id, one or several */
+    int n_stop;
     char *chat_template;
     uint64_t hash;
     _Atomic(ra_tok_work *) pool[RA_TOK_POOL]; /* idle work areas: a thread takes one and puts it back */

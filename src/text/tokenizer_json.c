@@ -354,8 +354,26 @@ static const char *config_template(const json_t *config)
     return json_string_value(value);
 }
 
+/* eos_token_id of generation_config.json: a number or a list; where the file is not there or not JSON, none. */
+static void load_stops(ra_tokenizer *t, const char *dir)
+{
+    char *path = ra_path_join(dir, "generation_config.json");
+    json_t *config = ra_file_exists(path) ? json_load_file(path, 0, NULL) : NULL;
+    const json_t *value = json_object_get(config, "eos_token_id");
+    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    for (size_t i = 0; i < n && t->n_stop < RA_TOK_FRAME; i++) {
+        const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
+        if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < t->size) {
+            t->stop[t->n_stop++] = (int32_t)json_integer_value(id);
+        }
+    }
+    json_decref(config);
+    free(path);
+}
+
 static ra_err load_config(ra_tokenizer *t, const char *dir)
 {
+    load_stops(t, dir);
     char *path = ra_path_join(dir, "tokenizer_config.json"), *jinja = ra_path_join(dir, "chat_template.jinja");
     ra_err err = RA_OK;
     if (ra_file_exists(path)) {

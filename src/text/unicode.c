@@ -51,6 +51,15 @@ static bool is_space(uint32_t c, utf8proc_category_t k)
            k == UTF8PROC_CATEGORY_ZP;
 }
 
+static bool nfc_changes(uint32_t c)
+{
+    const utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
+    utf8proc_int32_t parts[16];
+    int bound = 0;
+    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, parts, 16, options, &bound);
+    return utf8proc_normalize_utf32(parts, n, options) != 1 || parts[0] != (utf8proc_int32_t)c;
+}
+
 uint8_t ra_unicode_class_slow(uint32_t c)
 {
     const utf8proc_property_t *p = utf8proc_get_property((utf8proc_int32_t)c);
@@ -67,10 +76,10 @@ uint8_t ra_unicode_class_slow(uint32_t c)
     if (IN(c, LATE_MARKS)) {
         bits |= RA_CLS_LATE;
     } else if (c >= 0x300) {
-        /* Conservative outside the Hangul syllables: a region that NFC leaves alone is copied as it is. */
-        bool hangul_syllable = c >= 0xAC00 && c <= 0xD7A3, jamo = c >= 0x1161 && c <= 0x11FF;
-        bool decomposes = p->decomp_type == 0 && p->decomp_seqindex != UINT16_MAX;
-        if (!hangul_syllable && (p->combining_class || is_mark(k) || jamo || decomposes)) bits |= RA_CLS_NFC;
+        /* Conservative: a region that NFC leaves alone is copied as it is. */
+        if (p->combining_class || is_mark(k) || (c >= 0x1161 && c <= 0x11FF)) bits |= RA_CLS_JOINS;
+        bool hangul_syllable = c >= 0xAC00 && c <= 0xD7A3;
+        if (!hangul_syllable && p->decomp_type == 0 && p->decomp_seqindex != UINT16_MAX && nfc_changes(c)) bits |= RA_CLS_CHANGES;
     }
     return bits;
 }
@@ -261,13 +270,13 @@ bool ra_nfc_apply(const ra_unicode *u, const uint8_t *s, size_t n, bool places, 
     bool has_previous = false;
     while (i < n) {
         uint8_t class = s[i] < 0x80 ? (length = 1, 0) : ra_unicode_class(u, ra_utf8_decode(s + i, &length));
-        if (!(class & RA_CLS_NFC)) {
+        if (!(class & (RA_CLS_JOINS | RA_CLS_CHANGES))) {
             previous = i, has_previous = !(class & RA_CLS_LATE);
             i += length;
             continue;
         }
-        size_t from = has_previous ? previous : i, to = i + length;
-        while (to < n && (ra_unicode_class(u, ra_utf8_decode(s + to, &length)) & RA_CLS_NFC)) to += length;
+        size_t from = has_previous && (class & RA_CLS_JOINS) ? previous : i, to = i + length;
+        while (to < n && (ra_unicode_class(u, ra_utf8_decode(s + to, &length)) & RA_CLS_JOINS)) to += length;
         if (!changed) ra_buf_clear(&nfc->text);
         if (normalise_region(nfc, s, done, from, to, places)) changed = true, done = to;
         i = to, has_previous = false;

@@ -6,13 +6,14 @@
 #include <stdint.h>
 
 enum {
-    RA_CLS_LETTER = 1,  /* \p{L} */
-    RA_CLS_NUMBER = 2,  /* \p{N} */
-    RA_CLS_SPACE = 4,   /* \s */
-    RA_CLS_NEWLINE = 8, /* [\r\n] */
-    RA_CLS_DIGIT = 16,  /* what the Digits pre-tokenizer isolates */
-    RA_CLS_NFC = 32,    /* NFC may change this character or join it to the one before */
-    RA_CLS_LATE = 64    /* younger than Hugging Face's NFC tables: NFC passes it by and nothing moves across it */
+    RA_CLS_LETTER = 1,   /* \p{L} */
+    RA_CLS_NUMBER = 2,   /* \p{N} */
+    RA_CLS_SPACE = 4,    /* \s */
+    RA_CLS_NEWLINE = 8,  /* [\r\n] */
+    RA_CLS_DIGIT = 16,   /* what the Digits pre-tokenizer isolates */
+    RA_CLS_JOINS = 32,   /* NFC may move this character or join it to the one before */
+    RA_CLS_CHANGES = 64, /* NFC makes something else of this character alone */
+    RA_CLS_LATE = 128    /* younger than Hugging Face's NFC tables: NFC passes it by and nothing moves across it */
 };
 
 /* Classes of the basic plane; the rest is computed when met. */
