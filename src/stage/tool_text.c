@@ -145,11 +145,12 @@ static ra_err every_line(tool *t, const char *command, convert each)
 /* `accepted`: the options, for the message. */
 static ra_err read_options(tool *t, int argc, char **argv, bool tokenize, const char *accepted)
 {
-    for (int i = 1; i < argc; i++) {
+    const char *command = tokenize ? "tokenize" : "template";
+    for (int i = 0; i < argc; i++) {
         const char **value = !strcmp(argv[i], "--model")                   ? &t->model
                              : !tokenize && !strcmp(argv[i], "--template") ? &t->template
                                                                            : NULL;
-        if (value && i + 1 == argc) return ra_fail(RA_ERR_ARG, "%s: %s needs a value", argv[0], argv[i]);
+        if (value && i + 1 == argc) return ra_fail(RA_ERR_ARG, "%s: %s needs a value", command, argv[i]);
         if (value) {
             *value = argv[++i];
         } else if (tokenize && !strcmp(argv[i], "--add-special")) {
@@ -159,10 +160,10 @@ static ra_err read_options(tool *t, int argc, char **argv, bool tokenize, const 
         } else if (tokenize && !strcmp(argv[i], "--decode")) {
             t->decode = true;
         } else {
-            return ra_fail(RA_ERR_ARG, "%s: unknown option %s; accepted: %s", argv[0], argv[i], accepted);
+            return ra_fail(RA_ERR_ARG, "%s: unknown option %s; accepted: %s", command, argv[i], accepted);
         }
     }
-    if (!t->model) return ra_fail(RA_ERR_ARG, "%s: --model is missing: a model directory or a GGUF file", argv[0]);
+    if (!t->model) return ra_fail(RA_ERR_ARG, "%s: --model is missing: a model directory or a GGUF file", command);
     return ra_tokenizer_open(t->model, &t->tokenizer);
 }
 
@@ -179,7 +180,7 @@ ra_err ra_tool_tokenize(int argc, char **argv)
 {
     tool t = {0};
     ra_err err = read_options(&t, argc, argv, true, "--model M, --add-special, --no-parse-special, --decode");
-    if (err == RA_OK) err = every_line(&t, argv[0], t.decode ? decode_line : encode_line);
+    if (err == RA_OK) err = every_line(&t, "tokenize", t.decode ? decode_line : encode_line);
     tool_close(&t);
     return err;
 }
@@ -189,7 +190,7 @@ ra_err ra_tool_template(int argc, char **argv)
     tool t = {.template = "auto"};
     ra_err err = read_options(&t, argc, argv, false, "--model M, --template NAME");
     if (err == RA_OK) err = ra_template_open(t.template, t.tokenizer, &t.chat);
-    if (err == RA_OK) err = every_line(&t, argv[0], template_line);
+    if (err == RA_OK) err = every_line(&t, "template", template_line);
     tool_close(&t);
     return err;
 }
