@@ -1,0 +1,36 @@
+/* Checkpoints: one HDF5 file of the training state in one logical namespace, readable by any rank layout. All functions are collective over grid->world.
+ * dir/step-00000100.h5 holds /master, /adam_m, /adam_v as (size / 16, 16) rows of the canonical flat vector (ra_layout of the whole model's trainable parameters), the table of
+ * logical tensors (/tensor/name, /tensor/offset, /tensor/shape), the attributes of ra_progress_state, a caller's text, and /provenance. Written as .part, flushed,
+ * re-opened and verified, renamed; then `latest` (a text file with the name) is replaced. A bad checkpoint is named and the one before is used. */
+#ifndef REALIGN_CHECKPOINT_H
+#define REALIGN_CHECKPOINT_H
+#include <realign/engine.h>
+
+typedef struct {
+    int64_t step, epoch, next; /* steps done; epoch and position in its order of the next batch */
+    double best;               /* best validation value so far; NaN: none */
+    uint64_t key;              /* hash of what must agree to resume: data, weights, settings that change the result */
+} ra_train_state;
+
+typedef struct {
+    const char *dir; /* checkpoints/ of the run */
+    int keep;        /* last k files stay; 0: all */
+    bool keep_best;  /* the file of the best state stays too, as best.h5 (a hard link) */
+    const char *used_yaml;
+} ra_checkpoint_policy;
+
+ra_err ra_checkpoint_write(const ra_grid *grid, const ra_checkpoint_policy *policy, ra_model *m, ra_optimiser *o,
+                           const ra_train_state *state);
+/* The newest good checkpoint of `dir`, loaded into model and optimiser; *found = false where there is none. A checkpoint that cannot be read or fails its checksums is reported
+ * (ra_warn) and the one before is tried. RA_ERR_ARG where its key differs from `key`: the message says that data or settings changed. */
+ra_err ra_checkpoint_load(const ra_grid *grid, const char *dir, uint64_t key, ra_model *m, ra_optimiser *o, ra_train_state *state,
+                          bool *found);
+
+/* ---- results: what other programs load ---- */
+typedef enum { RA_EXPORT_MODEL, RA_EXPORT_ADAPTER, RA_EXPORT_MERGED } ra_export_kind;
+/* Writes `dir`: a Hugging Face directory (config.json, safetensors in shards of at most shard_bytes, tokenizer files and generation_config copied from source) or a PEFT adapter
+ * (adapter_config.json, adapter_model.safetensors, base_model_name_or_path = source). The directory appears whole or not at all (dir.part, then rename). */
+ra_err ra_export(const ra_grid *grid, ra_model *m, const ra_modelfile *file, const char *source, ra_export_kind kind,
+                 ra_dtype dtype, int64_t shard_bytes, const char *dir);
+
+#endif
