@@ -13,6 +13,8 @@ SHARED=$(readlink -f "${SHARED:-${REALIGN_SHARED:-../shared}}")
 export REALIGN SHARED REALIGN_SHARED=$SHARED OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" LC_ALL=C.UTF-8
 . tools/mpi-env.sh
 export OMPI_MCA_mpi_yield_when_idle="${OMPI_MCA_mpi_yield_when_idle:-1}" # waiting ranks leave the cores to working ones
+demo_model=${XDG_CACHE_HOME:-$HOME/.cache}/realign/SmolLM2-135M-Instruct.Q4_1.gguf # where tools/fetch-demo-model.sh puts it
+[ -n "${REALIGN_DEMO_GGUF:-}" ] || [ ! -f "$demo_model" ] || export REALIGN_DEMO_GGUF=$demo_model
 limit=${TEST_TIMEOUT:-300}
 case $BUILD in
     *san*)
@@ -67,7 +69,7 @@ count_tap() { # name of the test
         /^1\.\.[0-9]+/ { sub(/^1\.\./, ""); print "plan\t" $1 + 0; if (/# *[Ss][Kk][Ii][Pp]/) print "skip\t" $0; next }
         /^# SKIP:/ { reason = substr($0, 9); next }
         /^(not )?ok/ && /# *SKIP/ {
-            text = $0; sub(/^(not )?ok *[0-9]* *-? */, "", text)
+            text = $0; sub(/^(not )?ok *[0-9]* *(- *)?(# *SKIP *)?/, "", text); sub(/ *# *SKIP */, ": ", text)
             print "skip\t" text (reason != "" ? " (" reason ")" : ""); reason = ""; next
         }
         /^ok/ { print "ok\t-"; next }
