@@ -13,4 +13,7 @@ ra_err ra_tool_tokenize(int argc, char **argv);
 /* template --model M [--template NAME]: {"messages": [...], "add_generation_prompt": bool} -> {"text", "ids", "response_start", "response_end"}. */
 ra_err ra_tool_template(int argc, char **argv);
 
+/* inspect FILE, of an HDF5 file: the tree with shapes, units and descriptions, whether the checksums hold (RA_ERR_FORMAT where one does not), the provenance. */
+ra_err ra_inspect_h5(const char *path);
+
 #endif
