@@ -1,6 +1,8 @@
-/* Every operator on every backend and precision: against the reference within the instance's tolerance, and bitwise the same when called again. */
+/* Every operator on every backend and precision: against the reference within the instance's tolerance, and bitwise the same
+ * when called again, with one thread and with three. */
 #include "support/op_cases.h"
 
+#include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -31,13 +33,18 @@ static void agree(void **state)
     uint64_t seed = SEED + (uint64_t)(t->c - op_cases);
     op_run wanted, got, again;
     op_run_case(&wanted, t->c, t->ref, t->b, seed);
-    op_run_case(&got, t->c, t->b, t->b, seed);
-    op_run_case(&again, t->c, t->b, t->b, seed);
-    printf("# %s, seed %llu\n", t->name, (unsigned long long)seed);
-    int bad = op_compare(&got, &wanted, t->c, t->instance), different = op_compare_bytes(&got, &again);
+    int bad = 0, different = 0;
+    for (int threads = 1; threads <= 3; threads += 2) {
+        omp_set_num_threads(threads);
+        op_run_case(&got, t->c, t->b, t->b, seed);
+        op_run_case(&again, t->c, t->b, t->b, seed);
+        printf("# %s, seed %llu, %d threads\n", t->name, (unsigned long long)seed, threads);
+        bad += op_compare(&got, &wanted, t->c, t->instance);
+        different += op_compare_bytes(&got, &again);
+        op_run_free(&got);
+        op_run_free(&again);
+    }
     op_run_free(&wanted);
-    op_run_free(&got);
-    op_run_free(&again);
     assert_int_equal(bad, 0);
     assert_int_equal(different, 0);
 }
@@ -51,6 +58,7 @@ static void name_case(agreement *t)
     n += snprintf(t->name + n, sizeof t->name - (size_t)n, format, __VA_ARGS__)
     ADD(c->tx || c->ty, " %c%c", c->tx ? 'T' : 'N', c->ty ? 'T' : 'N');
     ADD(!c->forest, " rows %lld n %lld k %lld", (long long)c->rows, (long long)c->n, (long long)c->k);
+    ADD(c->spread > 0, " spread %g", c->spread);
     ADD(c->pad, " pad %lld", (long long)c->pad);
     ADD(c->heads, " heads %d/%d dim %d", c->heads, c->kv_heads, c->head_dim);
     for (const int32_t(*s)[2] = c->forest; s && (*s)[1] >= 0; s++)

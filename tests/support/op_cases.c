@@ -5,6 +5,11 @@
 #include <math.h>
 #include <string.h>
 
+static double spread(const op_case *c)
+{
+    return c->spread > 0 ? c->spread : 1;
+}
+
 /* ---- memory and casts ---- */
 
 static void run_cast_to_a(op_run *r, const op_case *c)
@@ -127,13 +132,13 @@ static void run_scatter_add_rows(op_run *r, const op_case *c)
 
 static void run_rmsnorm(op_run *r, const op_case *c)
 {
-    void *x = op_r(r, c->rows * c->n, 2), *w = op_r(r, c->n, 1), *y = op_out(r, "y", OP_A, c->rows * c->n);
+    void *x = op_r(r, c->rows * c->n, 2 * spread(c)), *w = op_r(r, c->n, 1), *y = op_out(r, "y", OP_A, c->rows * c->n);
     r->b->ops->rmsnorm(r->b, c->rows, c->n, x, w, c->plus_one, 1e-5, y, op_out(r, "rstd", OP_R, c->rows));
 }
 
 static void run_rmsnorm_add(op_run *r, const op_case *c)
 {
-    void *x = op_r(r, c->rows * c->n, 2), *w = op_r(r, c->n, 1), *sum = op_inout(r, "sum", OP_R, c->rows * c->n, 1);
+    void *x = op_r(r, c->rows * c->n, 2 * spread(c)), *w = op_r(r, c->n, 1), *sum = op_inout(r, "sum", OP_R, c->rows * c->n, 1);
     r->b->ops->rmsnorm_add(r->b, c->rows, c->n, x, w, c->plus_one, 1e-6, sum, op_out(r, "rstd", OP_R, c->rows));
 }
 
@@ -172,7 +177,7 @@ static void run_attention(op_run *r, const op_case *c)
     ra_pack pack = op_pack(c->forest);
     ra_attention a = attention_of(c);
     int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
-    void *qkv = op_a(r, rows * width, 1.5), *out = op_out(r, "out", OP_A, rows * c->heads * c->head_dim);
+    void *qkv = op_a(r, rows * width, 1.5 * spread(c)), *out = op_out(r, "out", OP_A, rows * c->heads * c->head_dim);
     r->b->ops->attention(r->b, &pack, &a, qkv, out, op_out(r, "lse", OP_R, rows * c->heads));
     op_pack_free(&pack);
 }
@@ -186,7 +191,7 @@ static void run_attention_grad(op_run *r, const op_case *c)
             out_width = (int64_t)c->heads * c->head_dim;
     double *qkv = ra_calloc((size_t)(rows * width), sizeof *qkv);
     double *out = ra_calloc((size_t)(rows * out_width), sizeof *out), *lse = ra_calloc((size_t)(rows * c->heads), sizeof *lse);
-    for (int64_t i = 0; i < rows * width; i++) qkv[i] = op_rounded(r, OP_A, 1.5 * ra_rng_normal(&r->rng));
+    for (int64_t i = 0; i < rows * width; i++) qkv[i] = op_rounded(r, OP_A, 1.5 * spread(c) * ra_rng_normal(&r->rng));
     ra_backend *ref = NULL;
     if (ra_backend_open("ref", "fp64", 0, &ref) != RA_OK) ra_die("%s", ra_error_message());
     ref->ops->attention(ref, &pack, &a, qkv, out, lse);
@@ -211,7 +216,7 @@ static void run_attention_cached(op_run *r, const op_case *c)
         slot[i] = (int32_t)(c->rows - i);
         length[i] += 1;
     }
-    void *q = op_a(r, c->rows * ldq, 1.5), *cache = op_a(r, (c->rows + 1) * slot_stride, 1.5);
+    void *q = op_a(r, c->rows * ldq, 1.5 * spread(c)), *cache = op_a(r, (c->rows + 1) * slot_stride, 1.5);
     r->b->ops->attention_cached(r->b, (int32_t)c->rows, &a, q, ldq, cache, slot_stride, value_offset, slot, length,
                                 op_out(r, "out", OP_A, c->rows * c->heads * c->head_dim));
 }
@@ -220,13 +225,13 @@ static void run_attention_cached(op_run *r, const op_case *c)
 
 static void run_glu(op_run *r, const op_case *c)
 {
-    void *gate_up = op_a(r, c->rows * 2 * c->n, 3);
+    void *gate_up = op_a(r, c->rows * 2 * c->n, 3 * spread(c));
     r->b->ops->glu(r->b, c->rows, c->n, c->glu, gate_up, op_out(r, "h", OP_A, c->rows * c->n));
 }
 
 static void run_glu_grad(op_run *r, const op_case *c)
 {
-    void *dh = op_a(r, c->rows * c->n, 1), *gate_up = op_inout(r, "gate_up", OP_A, c->rows * 2 * c->n, 3);
+    void *dh = op_a(r, c->rows * c->n, 1), *gate_up = op_inout(r, "gate_up", OP_A, c->rows * 2 * c->n, 3 * spread(c));
     void *dgate_up = c->in_place ? gate_up : op_out(r, "dgate_up", OP_A, c->rows * 2 * c->n);
     r->b->ops->glu_grad(r->b, c->rows, c->n, c->glu, gate_up, dh, dgate_up);
 }
@@ -255,7 +260,7 @@ static double *filled(op_run *r, int64_t n, double value)
 static void run_softmax_update(op_run *r, const op_case *c)
 {
     const int32_t *target = op_indices(r, c->rows, c->n, 5);
-    void *z = op_r(r, c->rows * c->n, 8);
+    void *z = op_r(r, c->rows * c->n, 8 * spread(c));
     double *maximum = filled(r, c->rows, -INFINITY), *sum = filled(r, c->rows, 0);
     double *lse = op_out(r, "lse", OP_HOST, c->rows), *target_logit = op_out(r, "target_logit", OP_HOST, c->rows);
     for (int64_t v0 = 0; v0 < c->n; v0 += c->k) {
@@ -278,7 +283,7 @@ static void run_softmax_grad(op_run *r, const op_case *c)
 /* KL = weighted / sum_ref - lse_ref + lse; the first term and lse_ref are compared. */
 static void run_kl_update(op_run *r, const op_case *c)
 {
-    void *z = op_r(r, c->rows * c->n, 4), *z_ref = op_r(r, c->rows * c->n, 4);
+    void *z = op_r(r, c->rows * c->n, 4 * spread(c)), *z_ref = op_r(r, c->rows * c->n, 4 * spread(c));
     double *maximum = filled(r, c->rows, -INFINITY), *sum = filled(r, c->rows, 0), *weighted = filled(r, c->rows, 0);
     double *lse_ref = op_out(r, "lse_ref", OP_HOST, c->rows), *mean = op_out(r, "mean difference", OP_HOST, c->rows);
     for (int64_t v0 = 0; v0 < c->n; v0 += c->k) {
@@ -551,6 +556,20 @@ const op_case op_cases[] = {
     HEAD(kl_grad, 9, 1003, 0, 0),
     HEAD(kl_grad, 13, 333, 0, 5),
     HEAD(kl_grad, 0, 7, 0, 0),
+
+    /* magnitudes at which exp overflows or underflows, and squares vanish */
+    {"glu", run_glu, .rows = 5, .n = 33, .spread = 60},
+    {"glu", run_glu, .rows = 5, .n = 33, .spread = 60, .glu = RA_GLU_GELU_TANH},
+    {"glu_grad", run_glu_grad, .rows = 5, .n = 33, .spread = 60},
+    {"glu_grad", run_glu_grad, .rows = 5, .n = 33, .spread = 60, .glu = RA_GLU_GELU_TANH},
+    {"rmsnorm", run_rmsnorm, .rows = 5, .n = 64, .spread = 1e-21},
+    {"rmsnorm", run_rmsnorm, .rows = 5, .n = 64, .spread = 1e14},
+    {"softmax_update", run_softmax_update, .rows = 7, .n = 300, .k = 64, .spread = 400},
+    {"softmax_update", run_softmax_update, .rows = 7, .n = 300, .k = 64, .spread = 400, .softcap = 30},
+    {"kl_update", run_kl_update, .rows = 7, .n = 300, .k = 64, .spread = 400},
+    {"attention", run_attention, .forest = PAIR, .heads = 3, .kv_heads = 1, .head_dim = 64, .spread = 6, .slack = 8},
+    {"attention", run_attention, .forest = PAIR, .heads = 3, .kv_heads = 1, .head_dim = 64, .spread = 6, .softcap = 50,
+     .slack = 8},
 
     VECTOR(sum_squares, 0),
     VECTOR(sum_squares, 1),

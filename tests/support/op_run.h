@@ -52,6 +52,7 @@ typedef struct op_case {
     int32_t heads, kv_heads, head_dim, window;
     double softcap;
     const int32_t (*forest)[2]; /* (parent, length) of each segment, ends with length -1 */
+    double spread;              /* factor on the inputs of attention, glu, norm and head operators; 0: 1 */
     double slack;               /* factor on the tolerance; 0: 1 */
 } op_case;
 
