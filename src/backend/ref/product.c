@@ -1,24 +1,41 @@
 /* Matrix products and what goes with them: biases, scaled sums, row dots. */
 #include "ref.h"
 
+#include <realign/mem.h>
+
+/* op(X), (rows, columns), as a dense array of its own; free with ra_free. */
+static double *dense(ra_transpose transpose, int64_t rows, int64_t columns, const double *x, int64_t ldx)
+{
+    double *y = ra_alloc((size_t)(rows * columns), sizeof *y);
+#pragma omp parallel for if (rows * columns > 100000)
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < columns; j++) y[i * columns + j] = transpose == RA_TRANSPOSE ? x[j * ldx + i] : x[i * ldx + j];
+    }
+    return y;
+}
+
 void ra_ref_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
                  const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc)
 {
     (void)b;
     (void)c_is_r; /* A and R are the same type here */
-    const double *X = x, *Y = y;
-    double *C = c;
-    /* op(X)[i, p] = X[i xi + p xp], op(Y)[p, j] = Y[p yp + j yj] */
-    int64_t xi = tx == RA_TRANSPOSE ? 1 : ldx, xp = tx == RA_TRANSPOSE ? ldx : 1;
-    int64_t yp = ty == RA_TRANSPOSE ? 1 : ldy, yj = ty == RA_TRANSPOSE ? ldy : 1;
-#pragma omp parallel for collapse(2) if (m * n * k > 100000)
-    for (int64_t i = 0; i < m; i++) {
-        for (int64_t j = 0; j < n; j++) {
-            double sum = 0;
-            for (int64_t p = 0; p < k; p++) sum += X[i * xi + p * xp] * Y[p * yp + j * yj];
-            C[i * ldc + j] = accumulate ? C[i * ldc + j] + sum : sum;
+    /* C is the sum over p of (column p of op(X)) (row p of op(Y)), taken 64 columns at a time, which stay in cache while p runs */
+    enum { COLUMNS = 64 };
+    double *X = dense(tx == RA_TRANSPOSE ? RA_NO_TRANSPOSE : RA_TRANSPOSE, k, m, x, ldx), *Y = dense(ty, k, n, y, ldy), *C = c;
+#pragma omp parallel for if (m * n * k > 100000)
+    for (int64_t from = 0; from < n; from += COLUMNS) {
+        int64_t to = from + COLUMNS < n ? from + COLUMNS : n;
+        for (int64_t i = 0; i < m && !accumulate; i++) {
+            for (int64_t j = from; j < to; j++) C[i * ldc + j] = 0;
+        }
+        for (int64_t p = 0; p < k; p++) {
+            for (int64_t i = 0; i < m; i++) {
+                for (int64_t j = from; j < to; j++) C[i * ldc + j] += X[p * m + i] * Y[p * n + j];
+            }
         }
     }
+    ra_free(X);
+    ra_free(Y);
 }
 
 void ra_ref_bias_add(ra_backend *b, int64_t rows, int64_t n, const void *bias, void *y, int64_t ldy)
