@@ -24,6 +24,7 @@ typedef struct {
 ra_err ra_modelfile_open(const char *path, ra_modelfile **out);
 void ra_modelfile_close(ra_modelfile *file);
 const char *ra_modelfile_path(const ra_modelfile *file);
+int64_t ra_modelfile_bytes(const ra_modelfile *file); /* of its files, together */
 int ra_modelfile_count(const ra_modelfile *file);
 const ra_tensor_info *ra_modelfile_info(const ra_modelfile *file, int index);
 /* -1 where there is none. */

@@ -15,5 +15,9 @@ ra_err ra_tool_template(int argc, char **argv);
 
 /* inspect FILE, of an HDF5 file: the tree with shapes, units and descriptions, whether the checksums hold (RA_ERR_FORMAT where one does not), the provenance. */
 ra_err ra_inspect_h5(const char *path);
+/* convert IN OUT [options]: weights, configuration and tokenizer into a Hugging Face directory; without words, RA_ERR_ARG with its usage. */
+ra_err ra_tool_convert(int argc, char **argv);
+/* For inspect: prints what a model directory, a GGUF or a safetensors file holds. */
+ra_err ra_inspect_model(const char *path);
 
 #endif

@@ -93,7 +93,8 @@ static double misfit(llama3_scaling s, double theta, int64_t head_dim, const flo
 }
 
 /* rope_freqs.weight holds what rope_scaling of type "llama3" computes, one divisor a frequency. The rule's numbers are found again:
- * the usual ones, or by a line through the blended frequencies: 1/f_i = (1-s)/F + s with s linear in 1/wavelength, and low = 1. */
+ * the usual ones, or from the blended frequencies: 1/f_i = (1-s)/F + s with s linear in 1/wavelength, low = 1, and high = 4 where
+ * only one frequency is blended. */
 static ra_err llama3_from_factors(const maker *m, double theta, int64_t head_dim, const float *factors, int64_t n, json_t **out)
 {
     double largest = 1.0;
@@ -106,23 +107,24 @@ static ra_err llama3_from_factors(const maker *m, double theta, int64_t head_dim
         }
         if ((double)factors[i] > largest) largest = factors[i];
     }
-    enum { GUESSES = 3 };
+    enum { GUESSES = 4 };
     llama3_scaling guess[GUESSES] = {
         {largest, 1.0, 4.0, (double)size_or(m, "rope.scaling.original_context_length", 8192)},
         {largest, 1.0, 4.0, 8192.0},
     };
     int64_t first = 0;
     while (first < n && factors[first] < 1.0001f) first++;
+    double x[2], s[2]; /* of two blended frequencies: 1/wavelength and s */
+    for (int k = 0; k < 2 && first + k < n; k++) {
+        x[k] = pow(theta, -(double)(2 * (first + k)) / (double)head_dim) / (2.0 * M_PI);
+        s[k] = (1.0 / (double)factors[first + k] - 1.0 / largest) / (1.0 - 1.0 / largest);
+    }
+    if (first < n) guess[2] = (llama3_scaling){largest, 1.0, 4.0, round((3.0 * s[0] + 1.0) / x[0])};
     if (first + 1 < n) {
-        double x[2], s[2];
-        for (int k = 0; k < 2; k++) {
-            x[k] = pow(theta, -(double)(2 * (first + k)) / (double)head_dim) / (2.0 * M_PI);
-            s[k] = (1.0 / (double)factors[first + k] - 1.0 / largest) / (1.0 - 1.0 / largest);
-        }
         double slope = (s[0] - s[1]) / (x[0] - x[1]),
                start = s[0] - slope * x[0]; /* slope = C/(high-low), start = -low/(high-low) */
         double high = round(1.0 - 1.0 / start);
-        guess[2] = (llama3_scaling){largest, 1.0, high, round(slope * (high - 1.0))};
+        guess[3] = (llama3_scaling){largest, 1.0, high, round(slope * (high - 1.0))};
     }
     for (int i = 0; i < GUESSES; i++) {
         if (!(guess[i].high > 1.0 && guess[i].context >= 1.0 && guess[i].context < 1e9) ||

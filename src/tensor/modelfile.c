@@ -217,6 +217,13 @@ const char *ra_modelfile_path(const ra_modelfile *file)
     return file->path;
 }
 
+int64_t ra_modelfile_bytes(const ra_modelfile *file)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < file->maps; i++) bytes += (int64_t)file->map[i].size;
+    return bytes;
+}
+
 int ra_modelfile_count(const ra_modelfile *file)
 {
     return file->tensors.count;

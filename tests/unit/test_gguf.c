@@ -250,12 +250,13 @@ static void test_rope_scaling(void **state)
 {
     (void)state;
     static const struct {
-        double factor, high, context;
-    } rules[] = {{8, 4, 8192}, {32, 4, 8192}, {4, 8, 2048}};
+        double factor, high, context, theta;
+    } rules[] = {
+        {8, 4, 8192, 5e5}, {32, 4, 8192, 5e5}, {4, 8, 2048, 5e5}, {8, 4, 100, 1e13}}; /* the last blends one frequency only */
     char *dir = test_dir_make(), *path;
     ra_modelfile *file;
     for (int broken = 0; broken < 2; broken++) {
-        for (int r = 0; r < 3; r++) {
+        for (int r = 0; r < 4; r++) {
             gguf_maker m = {0};
             gguf_text(&m, "general.architecture", "llama");
             static const char *const keys[] = {"block_count", "context_length", "embedding_length", "feed_forward_length",
@@ -266,10 +267,10 @@ static void test_rope_scaling(void **state)
                 gguf_u32(&m, key, values[k]);
                 free(key);
             }
-            gguf_f32(&m, "llama.rope.freq_base", 500000.0f);
+            gguf_f32(&m, "llama.rope.freq_base", (float)rules[r].theta);
             float divisors[32];
-            llama3_divisors(divisors, 500000.0, rules[r].factor, rules[r].high, rules[r].context);
-            if (broken) divisors[20] *= 1.3f;
+            llama3_divisors(divisors, (double)(float)rules[r].theta, rules[r].factor, rules[r].high, rules[r].context);
+            if (broken) divisors[3] *= 1.3f;
             gguf_tensor(&m, "rope_freqs.weight", 0, 1, (uint64_t[]){32}, divisors, sizeof divisors);
             CHECK_OK(open_made(dir, &m, 3, &path, &file));
             assert_int_equal(ra_modelfile_count(file), 0); /* part of the configuration, not a weight */
