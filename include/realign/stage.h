@@ -9,4 +9,8 @@
  * reused, unless run.resume is never. */
 ra_err ra_stage_prepare(const ra_settings *s, const ra_comm *world);
 
+/* The new policy's verdict on both responses of every row, and the action that follows (METHOD section 2): triage.h5 and triage.jsonl in run.dir. Files that
+ * were made from the same data, policy and keys are reused, unless run.resume is never. */
+ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world);
+
 #endif
