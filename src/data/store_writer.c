@@ -74,6 +74,7 @@ void ra_store_abandon(ra_store_writer *w)
 {
     if (!w) return;
     if (w->comm.rank == 0 && w->fd >= 0) unlink(w->part);
+    RA_MPI(MPI_Barrier(w->comm.comm)); /* gone for every rank */
     free_writer(w);
 }
 
@@ -291,7 +292,10 @@ ra_err ra_store_commit(ra_store_writer *w, const char *const *depends_on, int64_
     ra_err err = w->tokens > 0 ? RA_OK : ra_fail(RA_ERR_DATA, "%s: there is no usable sample to store", w->part);
     if (err == RA_OK) err = ra_comm_agree(&w->comm, flush_tokens(w));
     if (err == RA_OK) err = ra_comm_agree(&w->comm, w->comm.rank == 0 ? finish(w, depends_on, n, used_yaml) : RA_OK);
-    if (err != RA_OK && w->comm.rank == 0) unlink(w->part);
+    if (err != RA_OK) {
+        if (w->comm.rank == 0) unlink(w->part);
+        RA_MPI(MPI_Barrier(w->comm.comm)); /* gone for every rank */
+    }
     free_writer(w);
     return err;
 }

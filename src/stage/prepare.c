@@ -283,7 +283,7 @@ ra_err ra_stage_prepare(const ra_settings *s, const ra_comm *world)
     ra_timer_end(p->timers, "prepare");
     if (err == RA_OK) {
         char *path = ra_path_join(p->dir, "timers.tsv");
-        err = ra_comm_agree(world, ra_timers_write(p->timers, world->comm, "prepare", path));
+        err = ra_timers_write(p->timers, world->comm, "prepare", path);
         free(path);
     }
     close_all(p, data);
