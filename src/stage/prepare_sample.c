@@ -37,6 +37,7 @@ void ra_job_begin(ra_job *job, const ra_row *row, ra_row_status status)
     job->err = RA_OK;
     job->why[0] = '\0';
     job->boundary_inside_token = false;
+    job->tokenised = 0;
     job->sample = (ra_sample){.id = row->id};
     if (status != RA_ROW_OK) {
         refuse(job, status == RA_ROW_MALFORMED ? RA_SAMPLE_MALFORMED : RA_SAMPLE_SKIPPED,
@@ -200,6 +201,7 @@ static ra_err render(ra_job *job, const ra_sample_rules *rules, int role, ra_bra
     bool closed = out->response_end > out->response_start && is_stop(rules->tpl, out->ids.id[out->response_end - 1]);
     *branch = (ra_branch){out->ids.id, out->response_start, out->response_end, closed};
     job->boundary_inside_token |= out->boundary_inside_token;
+    job->tokenised += out->ids.count;
     return RA_OK;
 }
 

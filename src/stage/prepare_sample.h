@@ -34,7 +34,8 @@ typedef struct {
     ra_rendered rendered[RA_ROLES];
     int32_t *kept_prompt; /* where the prompt was cut after its BOS; else NULL */
     bool boundary_inside_token;
-    char why[200]; /* the sample's state is not usable, or `err` is a failure */
+    int64_t tokenised; /* tokens of all renderings */
+    char why[200];     /* the sample's state is not usable, or `err` is a failure */
     ra_err err;
 } ra_job;
 

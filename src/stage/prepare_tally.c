@@ -9,6 +9,7 @@ void ra_tally_add(ra_tally *t, const ra_job *job)
     const ra_sample *sample = &job->sample;
     int64_t before = t->state[sample->state]++;
     t->rows++;
+    t->tokenised += job->tokenised;
     if (sample->state != RA_SAMPLE_OK) {
         if (before >= RA_TALLY_SHOWN) return;
         ra_tally_row *row = &t->first[sample->state][before];
@@ -65,7 +66,8 @@ static void merge_first(ra_tally *t, const ra_comm *comm, ra_sample_state state,
 void ra_tally_merge(ra_tally *t, const ra_comm *comm)
 {
     for (int s = 0; s < RA_SAMPLE_STATES; s++) merge_first(t, comm, (ra_sample_state)s, t->state[s]);
-    int64_t *sums[] = {&t->rows, &t->once, &t->twice, &t->corrections, &t->truncated, &t->cut, &t->boundary_inside_token,
+    int64_t *sums[] = {&t->rows,        &t->tokenised, &t->once, &t->twice,
+                       &t->corrections, &t->truncated, &t->cut,  &t->boundary_inside_token,
                        &t->skips};
     enum { SUMS = sizeof sums / sizeof *sums };
     int64_t values[SUMS];
@@ -111,6 +113,6 @@ void ra_tally_print(const ra_tally *t, double seconds, ra_buf *out)
     ra_buf_addf(out, "   %lld with the prompt in every response\n", (long long)t->twice);
     print_count(out, "longest sequence", t->longest);
     ra_buf_addf(out, "   tokens\n");
-    print_count(out, "tokens/s", seconds > 0 ? (int64_t)((double)t->twice / seconds) : 0);
-    ra_buf_addf(out, "   in %.2f s\n", seconds);
+    print_count(out, "tokens/s", seconds > 0 ? (int64_t)((double)t->tokenised / seconds) : 0);
+    ra_buf_addf(out, "   %lld tokenised in %.2f s\n", (long long)t->tokenised, seconds);
 }

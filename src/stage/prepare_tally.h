@@ -14,6 +14,7 @@ typedef struct {
 typedef struct {
     int64_t rows, state[RA_SAMPLE_STATES];
     int64_t once, twice; /* tokens of usable samples with the prompt once, and once a response */
+    int64_t tokenised;   /* of all rows that were rendered */
     int64_t corrections, truncated, cut, boundary_inside_token, skips;
     int64_t longest; /* prompt and longest response, tokens */
     ra_tally_row first[RA_SAMPLE_STATES][RA_TALLY_SHOWN];
