@@ -101,6 +101,10 @@ struct ra_backend_ops {
                       void *lse /* (rows, heads) R: log of the softmax's denominator */);
     void (*attention_grad)(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, const void *out,
                            const void *lse, const void *dout /* (rows, heads head_dim) A */, void *dqkv /* like qkv, A */);
+    /* Keys and values of rows into the cache attention_cached reads: row i to position[i] of slot[i]; a negative slot is passed over. */
+    void (*cache_store)(ra_backend *b, int32_t rows, const ra_attention *a, const void *qkv /* A, leading dimension ldq */,
+                        int64_t ldq, const int32_t *slot, const int32_t *position /* (rows) */, void *cache /* A */,
+                        int64_t slot_stride, int64_t value_offset);
     /* One new token a sequence against its cache: row i attends to keys [0, length[i]), the last of which is its own (already stored).
      * Cache of sequence i: keys at cache + slot[i] * slot_stride + position * kv_heads * head_dim, values value_offset elements further. */
     void (*attention_cached)(ra_backend *b, int32_t rows, const ra_attention *a, const void *q /* A, leading dimension ldq */,
@@ -124,6 +128,10 @@ struct ra_backend_ops {
     /* Running maximum and sum: on the first block maximum = -inf, sum = 0. target_logit[i] is set where target[i] lies in the block. */
     void (*softmax_update)(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z /* (n, nv) R */,
                            const int32_t *target /* (n) */, double *maximum, double *sum, double *target_logit /* (n) host */);
+    /* Greedy choice over blocks in ascending order: the largest raw product and the lowest id that has it. On the first block best = -inf, token = -1; a NaN becomes
+     * the best and stays. */
+    void (*argmax_update)(ra_backend *b, int64_t n, int64_t nv, int64_t v0, const void *z /* (n, nv) R */, double *best,
+                          int32_t *token /* (n) host */);
     /* dz = coefficient[i] (1[v = target[i]] - exp(l - lse[i])) dl/dz */
     void (*softmax_grad)(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z, const int32_t *target,
                          const double *lse, const double *coefficient, void *dz /* (n, nv) A */);

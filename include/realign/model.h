@@ -102,7 +102,8 @@ typedef struct {
     double embedding_scale;
 } ra_model;
 
-/* Reads a model. `lora` (may be NULL) adds an adapter of zeros: see ra_model_init_adapter, ra_model_load_adapter. `positions`: the longest sequence to come. */
+/* Reads a model. `lora` (may be NULL) adds an adapter of zeros: see ra_model_init_adapter, ra_model_load_adapter. `positions`: the longest sequence to come; 0: as
+ * long as config.json allows. */
 ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training training, const ra_lora_config *lora, int32_t positions,
                      ra_model **out);
 void ra_model_close(ra_model *m);
@@ -149,12 +150,13 @@ typedef struct {
     int64_t slot_stride,
         value_offset; /* elements; a layer's slot holds positions x kv_heads x head_dim keys, then as many values */
     void **layer;     /* (layers) A */
+    int32_t *length;  /* (slots) of the rows of a step, own token included */
 } ra_kv_cache;
 ra_kv_cache *ra_kv_cache_new(const ra_model *m, int32_t slots, int32_t positions);
 void ra_kv_cache_free(ra_kv_cache *cache, const ra_model *m);
-/* pack rows [begin, end) of one sequence's keys and values, written to `slot` from position `at`. Used from a layer hook. */
-void ra_kv_cache_store(const ra_model *m, ra_kv_cache *cache, int32_t layer, const void *qkv, int32_t begin, int32_t end,
-                       int32_t slot, int32_t at);
+/* Keys and values of a pack's rows: row i to position[i] of slot[i]; a negative slot is passed over. Used from a layer hook. */
+void ra_kv_cache_store(const ra_model *m, ra_kv_cache *cache, int32_t layer, int32_t rows, const void *qkv, const int32_t *slot,
+                       const int32_t *position);
 /* token[i] at position[i] of slot[i]; the residual stream is left in ra_activations_last(acts), row i. */
 void ra_model_decode(ra_model *m, ra_kv_cache *cache, int32_t n, const int32_t *token, const int32_t *position,
                      const int32_t *slot, ra_activations *acts);

@@ -128,6 +128,7 @@ ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training traini
         ra_free(m);
         return err;
     }
+    if (positions == 0) m->rope_positions = m->arch.max_position;
     ra_model_lay_out(m);
     bool masters = training == RA_TRAIN_FULL || b->a == b->r;
     if (masters) m->w_r = b->ops->alloc(b, (size_t)m->base.size * b->r_size);

@@ -99,6 +99,18 @@ static void on_softmax_update_row(op_run *r, const op_case *c)
     head(r, c, op_given(r, OP_R, ROWS * WIDTH, value), input(r, OP_R, ROWS * WIDTH, -1));
 }
 
+/* The NaN is in the first block; the second must not hide it. */
+static void on_argmax_update(op_run *r, const op_case *c)
+{
+    (void)c;
+    void *bad = input(r, OP_R, ROWS * WIDTH, BAD_ROW * WIDTH + BAD_COLUMN), *clean = input(r, OP_R, ROWS * WIDTH, -1);
+    double *best = op_out(r, "best", OP_HOST, ROWS);
+    int32_t *token = op_indices(r, ROWS, 1, 0);
+    for (int i = 0; i < ROWS; i++) best[i] = -INFINITY;
+    r->b->ops->argmax_update(r->b, ROWS, WIDTH, 0, bad, best, token);
+    r->b->ops->argmax_update(r->b, ROWS, WIDTH, WIDTH, clean, best, token);
+}
+
 static void kl(op_run *r, const op_case *c, const void *z, const void *z_ref, const void *clean)
 {
     double *maximum = op_host(r, ROWS, 0), *sum = op_host(r, ROWS, 0), *weighted = op_host(r, ROWS, 0),
@@ -192,6 +204,7 @@ static const op_case cases[] = {
     {"rmsnorm", on_rmsnorm, .softcap = 0},
     {"rmsnorm_grad", on_rmsnorm_grad, .softcap = 0},
     {"row_dot", on_row_dot, .softcap = 0},
+    {"argmax_update", on_argmax_update, .softcap = 0},
     {"softmax_update", on_softmax_update, .softcap = 0},
     {"softmax_update, soft-cap", on_softmax_update, .softcap = 30},
     {"softmax_update, a row", on_softmax_update_row, .softcap = 0},

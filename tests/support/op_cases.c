@@ -221,6 +221,21 @@ static void run_attention_cached(op_run *r, const op_case *c)
                                 op_out(r, "out", OP_A, c->rows * c->heads * c->head_dim));
 }
 
+/* One row in four is passed over; what no row goes to must stay as it was. n = positions of a slot. */
+static void run_cache_store(op_run *r, const op_case *c)
+{
+    ra_attention a = attention_of(c);
+    int64_t width = (int64_t)c->kv_heads * c->head_dim, value_offset = c->n * width, slot_stride = 2 * c->n * width + c->pad;
+    int64_t ldq = (c->heads + 2 * (int64_t)c->kv_heads) * c->head_dim + c->pad;
+    int32_t *slot = op_indices(r, c->rows, 1, 4), *position = op_indices(r, c->rows, c->n, 0);
+    for (int64_t i = 0; i < c->rows; i++) {
+        if (slot[i] >= 0) slot[i] = (int32_t)(c->rows - i);
+    }
+    void *qkv = op_a(r, c->rows * ldq, 1.5);
+    r->b->ops->cache_store(r->b, (int32_t)c->rows, &a, qkv, ldq, slot, position,
+                           op_inout(r, "cache", OP_A, (c->rows + 1) * slot_stride, 1.5), slot_stride, value_offset);
+}
+
 /* ---- gated linear unit ---- */
 
 static void run_glu(op_run *r, const op_case *c)
@@ -254,6 +269,25 @@ static double *filled(op_run *r, int64_t n, double value)
     double *x = op_host(r, n, 0);
     for (int64_t i = 0; i < n; i++) x[i] = value;
     return x;
+}
+
+/* Rows of an even length hold every value twice: the first one is to be chosen. */
+static void run_argmax_update(op_run *r, const op_case *c)
+{
+    void *z = op_r(r, c->rows * c->n, 8);
+    size_t half = (size_t)(c->n / 2) * r->b->r_size, size = (size_t)c->n * r->b->r_size;
+    for (int64_t i = 0; c->n % 2 == 0 && i < c->rows; i++) {
+        char *row = (char *)z + (size_t)i * size;
+        r->b->ops->copy(r->b, row + half, row, half);
+    }
+    double *best = op_out(r, "best", OP_HOST, c->rows), *chosen = op_out(r, "token", OP_HOST, c->rows);
+    int32_t *token = op_indices(r, c->rows, 1, 0);
+    for (int64_t i = 0; i < c->rows; i++) best[i] = -INFINITY;
+    for (int64_t v0 = 0; v0 < c->n; v0 += c->k) {
+        int64_t nv = c->n - v0 < c->k ? c->n - v0 : c->k;
+        r->b->ops->argmax_update(r->b, c->rows, nv, v0, block_of(r, z, c->rows, c->n, v0, nv), best, token);
+    }
+    for (int64_t i = 0; i < c->rows; i++) chosen[i] = token[i];
 }
 
 /* What is compared is what the loss reads: the log-sum-exp and the target's logit. A negative target lies in no block. */
@@ -394,6 +428,10 @@ static void run_axpy(op_run *r, const op_case *c)
         "attention_cached", run_attention_cached, .rows = R, .n = NN, .heads = H, .kv_heads = KV, .head_dim = D, .softcap = CAP, \
                                                   .window = W, .pad = P                                                          \
     }
+#define STORED(R, NN, H, KV, D, P)                                                                              \
+    {                                                                                                           \
+        "cache_store", run_cache_store, .rows = R, .n = NN, .heads = H, .kv_heads = KV, .head_dim = D, .pad = P \
+    }
 #define HEAD(OP, R, NN, K, CAP)                                   \
     {                                                             \
 #OP, run_##OP, .rows = R, .n = NN, .k = K, .softcap = CAP \
@@ -513,6 +551,10 @@ const op_case op_cases[] = {
     ATTENTION(LONG, 3, 1, 64, 0, 0),
     ATTENTION(LONG, 2, 1, 48, 30, 40),
     ATTENTION(NO_ROWS, 3, 1, 16, 0, 0),
+    STORED(1, 1, 1, 1, 8, 0),
+    STORED(7, 9, 4, 2, 16, 5),
+    STORED(400, 3, 6, 3, 64, 0),
+    STORED(0, 3, 2, 1, 8, 0),
     CACHED(1, 1, 1, 1, 8, 0, 0, 0),
     CACHED(5, 37, 9, 3, 64, 0, 0, 16),
     CACHED(3, 200, 8, 1, 128, 30, 0, 0),
@@ -534,6 +576,10 @@ const op_case op_cases[] = {
     {"glu_grad", run_glu_grad, .rows = 9, .n = 1536, .glu = RA_GLU_GELU_TANH, .in_place = true},
     {"glu_grad", run_glu_grad, .rows = 0, .n = 8},
 
+    HEAD(argmax_update, 1, 1, 1, 0),
+    HEAD(argmax_update, 9, 1000, 300, 0),
+    HEAD(argmax_update, 5, 1003, 256, 0),
+    HEAD(argmax_update, 0, 7, 3, 0),
     HEAD(softmax_update, 1, 1, 1, 0),
     HEAD(softmax_update, 13, 7, 3, 0),
     HEAD(softmax_update, 5, 1003, 256, 0),

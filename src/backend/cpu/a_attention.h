@@ -332,6 +332,21 @@ static void op_attention_grad(ra_backend *b, const ra_pack *pack, const ra_atten
     }
 }
 
+static void op_cache_store(ra_backend *b, int32_t rows, const ra_attention *a, const void *qkv, int64_t ldq, const int32_t *slot,
+                           const int32_t *position, void *cache, int64_t slot_stride, int64_t value_offset)
+{
+    (void)b;
+    int64_t width = (int64_t)a->kv_heads * a->head_dim;
+#pragma omp parallel for schedule(static) if (rows * width > 1 << 16)
+    for (int32_t t = 0; t < rows; t++) {
+        if (slot[t] < 0) continue;
+        const A *k = (const A *)qkv + t * ldq + (int64_t)a->heads * a->head_dim;
+        A *to = (A *)cache + slot[t] * slot_stride + position[t] * width;
+        memcpy(to, k, (size_t)width * sizeof(A));
+        memcpy(to + value_offset, k + width, (size_t)width * sizeof(A));
+    }
+}
+
 /* Decoding: a task is one (row, kv head); the group's queries share each key as it passes. */
 static void op_attention_cached(ra_backend *b, int32_t rows, const ra_attention *a, const void *qv, int64_t ldq,
                                 const void *cachev, int64_t slot_stride, int64_t value_offset, const int32_t *slot,

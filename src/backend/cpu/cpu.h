@@ -36,6 +36,7 @@ void ra_cpu_scatter_add_rows(ra_backend *b, int64_t n, int64_t h, const int32_t 
 void ra_cpu_embed_grad(ra_backend *b, int64_t rows, int64_t h, const int32_t *token, double scale, const void *dx, void *dw);
 void ra_cpu_softmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z, const int32_t *target,
                            double *maximum, double *sum, double *target_logit);
+void ra_cpu_argmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, const void *z, double *best, int32_t *token);
 void ra_cpu_kl_update(ra_backend *b, int64_t n, int64_t nv, double softcap, const void *z, const void *z_ref, double *maximum_ref,
                       double *sum_ref, double *weighted);
 

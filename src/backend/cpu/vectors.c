@@ -175,6 +175,27 @@ void ra_cpu_softmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, dou
     }
 }
 
+void ra_cpu_argmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, const void *zv, double *best, int32_t *token)
+{
+    (void)b;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        const float *z = (const float *)zv + i * nv;
+        float top = -INFINITY;
+        int bad = 0;
+#pragma omp simd reduction(max : top) reduction(| : bad)
+        for (int64_t j = 0; j < nv; j++) {
+            top = z[j] > top ? z[j] : top;
+            bad |= z[j] != z[j];
+        }
+        if (isnan(best[i]) || (!bad && (double)top <= best[i])) continue;
+        int64_t at = 0;
+        while (bad ? z[at] == z[at] : z[at] != top) at++;
+        best[i] = (double)z[at];
+        token[i] = (int32_t)(v0 + at);
+    }
+}
+
 void ra_cpu_kl_update(ra_backend *b, int64_t n, int64_t nv, double softcap, const void *zv, const void *z_ref,
                       double *maximum_ref, double *sum_ref, double *weighted)
 {

@@ -139,6 +139,22 @@ void ra_ref_attention_grad(ra_backend *b, const ra_pack *pack, const ra_attentio
     }
 }
 
+void ra_ref_cache_store(ra_backend *b, int32_t rows, const ra_attention *a, const void *qkv, int64_t ldq, const int32_t *slot,
+                        const int32_t *position, void *cache, int64_t slot_stride, int64_t value_offset)
+{
+    (void)b;
+    int64_t width = a->kv_heads * a->head_dim;
+    for (int32_t t = 0; t < rows; t++) {
+        if (slot[t] < 0) continue;
+        const double *k = (const double *)qkv + t * ldq + a->heads * a->head_dim, *v = k + width;
+        double *K = (double *)cache + slot[t] * slot_stride + position[t] * width, *V = K + value_offset;
+        for (int64_t j = 0; j < width; j++) {
+            K[j] = k[j];
+            V[j] = v[j];
+        }
+    }
+}
+
 void ra_ref_attention_cached(ra_backend *b, int32_t rows, const ra_attention *a, const void *q, int64_t ldq, const void *cache,
                              int64_t slot_stride, int64_t value_offset, const int32_t *slot, const int32_t *length, void *out)
 {

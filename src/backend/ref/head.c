@@ -42,6 +42,19 @@ void ra_ref_softmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, dou
     }
 }
 
+void ra_ref_argmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, const void *z, double *best, int32_t *token)
+{
+    (void)b;
+    for (int64_t i = 0; i < n; i++) {
+        const double *row = (const double *)z + i * nv;
+        for (int64_t v = 0; v < nv && !isnan(best[i]); v++) {
+            if (row[v] <= best[i]) continue; /* false for a NaN, which is kept */
+            best[i] = row[v];
+            token[i] = (int32_t)(v0 + v);
+        }
+    }
+}
+
 void ra_ref_softmax_grad(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z, const int32_t *target,
                          const double *lse, const double *coefficient, void *dz)
 {

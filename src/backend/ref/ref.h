@@ -42,6 +42,8 @@ void ra_ref_rope(ra_backend *b, int64_t rows, int32_t heads, int32_t head_dim, c
 void ra_ref_attention(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, void *out, void *lse);
 void ra_ref_attention_grad(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, const void *out,
                            const void *lse, const void *dout, void *dqkv);
+void ra_ref_cache_store(ra_backend *b, int32_t rows, const ra_attention *a, const void *qkv, int64_t ldq, const int32_t *slot,
+                        const int32_t *position, void *cache, int64_t slot_stride, int64_t value_offset);
 void ra_ref_attention_cached(ra_backend *b, int32_t rows, const ra_attention *a, const void *q, int64_t ldq, const void *cache,
                              int64_t slot_stride, int64_t value_offset, const int32_t *slot, const int32_t *length, void *out);
 
@@ -52,6 +54,7 @@ void ra_ref_glu_grad(ra_backend *b, int64_t rows, int64_t f, ra_glu kind, const 
 /* head.c */
 void ra_ref_softmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z, const int32_t *target,
                            double *maximum, double *sum, double *target_logit);
+void ra_ref_argmax_update(ra_backend *b, int64_t n, int64_t nv, int64_t v0, const void *z, double *best, int32_t *token);
 void ra_ref_softmax_grad(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z, const int32_t *target,
                          const double *lse, const double *coefficient, void *dz);
 void ra_ref_kl_update(ra_backend *b, int64_t n, int64_t nv, double softcap, const void *z, const void *z_ref, double *maximum_ref,
