@@ -1,0 +1,85 @@
+/* Inference: batched decoding against a KV cache, and log-probabilities of given sequences. What is here computes on one rank; callers deal sequences to ranks.
+ *
+ * The result of a sequence depends on the sequence alone, not on what is decoded or scored beside it: rows of a product, of a norm and of attention are computed
+ * from that row's (or that tree's) numbers in one order. On the cpu backend this is bitwise (tests/unit/test_infer.c asks it of whole models). */
+#ifndef REALIGN_INFER_H
+#define REALIGN_INFER_H
+#include <realign/comm.h>
+#include <realign/error.h>
+#include <realign/model.h>
+#include <realign/rng.h>
+#include <realign/settings.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* ---- the last step of a forward pass: final norm, head, a choice ---- */
+typedef struct {
+    double temperature; /* 0: greedy, the lowest id among equals */
+    double top_p;       /* drawn from the smallest set of tokens with this total probability; 1: all */
+    uint64_t seed;
+} ra_sampling;
+
+/* Draws from softmax(logits / temperature) cut to the nucleus; tokens of equal probability are ordered by id. `order` and `p` are scratch of n.
+ * Returns -1 where a logit is not a number or all are -infinity. */
+int32_t ra_sample_token(const ra_sampling *s, int64_t n, const double *logits, ra_rng *rng, double *p, int32_t *order);
+/* The generator of prompt `id`'s token number `step`: it depends on nothing else. */
+ra_rng ra_sampling_rng(const ra_sampling *s, int64_t id, int32_t step);
+
+/* ---- generation ---- */
+typedef struct {
+    ra_sampling sampling;
+    int32_t batch;          /* sequences decoded at once */
+    int32_t max_new_tokens; /* a response is cut here */
+    int32_t prefill_rows;   /* token budget of a pack of prompts */
+    const int32_t *stop;    /* ids that end a response; they belong to it */
+    int32_t stops;
+} ra_generation;
+
+typedef struct {
+    int64_t id; /* keys the random numbers */
+    const int32_t *prompt;
+    int32_t prompt_count;
+    int32_t *token; /* [out] new ids, the closing token included; free with ra_free */
+    int32_t count;  /* [out] */
+    bool stopped;   /* [out] by a stop id; else cut at max_new_tokens */
+} ra_continuation;
+
+typedef struct {
+    int64_t prompt_tokens, new_tokens, steps;
+    double prefill_s, decode_s;
+} ra_generation_counts;
+
+typedef struct ra_generator ra_generator;
+/* config.stop is borrowed. */
+ra_generator *ra_generator_new(ra_model *m, const ra_generation *config);
+void ra_generator_free(ra_generator *g);
+/* Fills the outputs of all n. RA_ERR_DATA names (by `id`) a prompt that is empty, holds an id outside of the vocabulary, or leaves no room within the model's positions;
+ * RA_ERR_NUMERIC one whose logits are not numbers. On failure no outputs are held. */
+ra_err ra_generator_run(ra_generator *g, ra_continuation *sequence, int64_t n);
+const ra_generation_counts *ra_generator_counts(const ra_generator *g);
+
+/* ---- scoring ---- */
+typedef struct {
+    int64_t id; /* for messages */
+    const int32_t *token;
+    int32_t count, first;
+    double *logprob; /* [out] (count - first) log p(token[i] | token[0 .. i)), i from `first` >= 1; the caller's memory */
+} ra_scored;
+
+typedef struct ra_scorer ra_scorer;
+/* Packs of `rows` rows; a longer sequence gets a pack of its own. */
+ra_scorer *ra_scorer_new(ra_model *m, int32_t rows);
+void ra_scorer_free(ra_scorer *s);
+/* RA_ERR_DATA names (by `id`) a sequence with an id outside of the vocabulary or more tokens than the model has positions. */
+ra_err ra_scorer_run(ra_scorer *s, ra_scored *sequence, int64_t n);
+
+typedef struct {
+    int64_t tokens;     /* scored */
+    double sum_logprob; /* over them */
+    double perplexity;  /* exp(-sum / tokens) */
+} ra_perplexity;
+/* Collective over comm; the same on every rank and for every number of ranks. The ids are cut into chunks of `window`, the last one shorter; each is scored from its
+ * second token on, with nothing before its first. */
+ra_err ra_perplexity_of(ra_scorer *s, const ra_comm *comm, const int32_t *ids, int64_t n, int32_t window, ra_perplexity *out);
+
+#endif
