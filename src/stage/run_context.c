@@ -1,0 +1,193 @@
+#include "run_context.h"
+
+#include <realign/file.h>
+#include <realign/h5.h>
+#include <realign/hash.h>
+#include <realign/log.h>
+#include <realign/mem.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+char *ra_run_path(const ra_run *run, const char *name)
+{
+    return ra_path_join(run->dir, name);
+}
+
+static ra_err read_triage(ra_run *run)
+{
+    char *path = ra_run_path(run, "triage.h5");
+    ra_h5 *h5 = NULL;
+    int rank;
+    int64_t shape[4];
+    ra_err err = ra_file_exists(path)
+                     ? ra_h5_open(path, NULL, &h5)
+                     : ra_fail(RA_ERR_IO, "%s is missing: run `realign triage` first, or `realign run` for all stages", path);
+    if (err == RA_OK) err = ra_h5_shape(h5, "action", &rank, shape);
+    if (err == RA_OK && shape[0] != run->n) {
+        err = ra_fail(RA_ERR_DATA,
+                      "%s has %lld rows, the sample store has %lld: they come from different data; run triage and prepare again",
+                      path, (long long)shape[0], (long long)run->n);
+    }
+    if (err == RA_OK) err = ra_h5_verify(h5, "action");
+    if (err == RA_OK) err = ra_h5_read(h5, "action", H5T_NATIVE_INT8, 0, -1, run->action);
+    ra_h5_close(h5);
+    free(path);
+    return err;
+}
+
+static int32_t rows_of(const ra_run *run, int64_t sample)
+{
+    ra_sample s = ra_store_get(run->store, sample);
+    return ra_microbatch_rows(&s, ra_loss_roles(ra_run_kind(run, sample)));
+}
+
+/* Sizes that buffers must have, and how many samples each set holds. */
+static void measure(ra_run *run)
+{
+    run->rows = (int32_t)ra_set_int(run->s, "pack.tokens");
+    int32_t longest_prompt = 0, longest_response = 0;
+    for (int64_t i = 0; i < run->n; i++) {
+        if (run->action[i] == RA_ACTION_NONE) continue;
+        run->count[run->action[i]]++;
+        ra_sample s = ra_store_get(run->store, i);
+        for (int r = 0; r < RA_ROLES; r++) {
+            if (s.response[r].count > longest_response) longest_response = s.response[r].count;
+        }
+        if (s.prompt_count > longest_prompt) longest_prompt = s.prompt_count;
+        if (rows_of(run, i) > run->rows) run->rows = rows_of(run, i);
+    }
+    run->positions = longest_prompt + longest_response + 1; /* a gold pair may join any prompt with any response */
+    if (longest_prompt + 2 * longest_response > run->rows) run->rows = longest_prompt + 2 * longest_response;
+}
+
+/* The model is known by the size and time of its files. */
+static uint64_t model_key(const char *path)
+{
+    struct stat info;
+    char *weights = ra_path_join(path, "model.safetensors"), *index = ra_path_join(path, "model.safetensors.index.json");
+    const char *candidates[] = {weights, index, path};
+    char text[512] = "";
+    for (int i = 0; i < 3; i++) {
+        if (stat(candidates[i], &info) != 0 || S_ISDIR(info.st_mode)) continue;
+        snprintf(text, sizeof text, "%s %lld %lld", candidates[i], (long long)info.st_size, (long long)info.st_mtim.tv_sec);
+        break;
+    }
+    free(weights);
+    free(index);
+    return ra_hash_bytes(text, strlen(text)).low;
+}
+
+static ra_err open_all(ra_run *run)
+{
+    const ra_settings *s = run->s;
+    RA_TRY(ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &run->b));
+    if (!*ra_set_text(s, "model"))
+        return ra_fail(RA_ERR_ARG, "model: no model was given; accepted: a Hugging Face directory or a GGUF file");
+    RA_TRY(ra_modelfile_open(ra_set_text(s, "model"), &run->file));
+    RA_TRY(ra_store_open(run->dir, &run->store));
+    run->n = ra_store_count(run->store);
+    run->action = ra_alloc((size_t)run->n, 1);
+    if (strcmp(ra_set_text(s, "method"), "dpo") == 0) {
+        memset(run->action, RA_ACTION_PAIR, (size_t)run->n);
+    } else {
+        RA_TRY(read_triage(run));
+    }
+    for (int64_t i = 0; i < run->n; i++) {
+        if (ra_store_state(run->store, i) != RA_SAMPLE_OK) run->action[i] = RA_ACTION_NONE;
+    }
+    measure(run);
+    struct {
+        uint64_t store, actions, model;
+    } parts = {ra_store_hash(run->store), ra_hash_bytes(run->action, (size_t)run->n).low, model_key(ra_set_text(s, "model"))};
+    run->key = ra_hash_bytes(&parts, sizeof parts).low;
+    return RA_OK;
+}
+
+ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run)
+{
+    memset(run, 0, sizeof *run);
+    run->s = s;
+    run->world = world;
+    run->dir = ra_set_text(s, "run.dir");
+    ra_grid_make(world, &run->grid);
+    run->timers = ra_timers_new();
+    run->objective = (ra_objective){.beta = ra_set_real(s, "beta"),
+                                    .tau = ra_set_real(s, "tau"),
+                                    .alpha_kl = ra_set_real(s, "alpha_kl"),
+                                    .npo_scale = ra_set_real(s, "npo_scale"),
+                                    .ipo = strcmp(ra_set_text(s, "invert_loss"), "ipo") == 0};
+    ra_err err = ra_comm_agree(world, open_all(run));
+    if (err != RA_OK) ra_run_close(run);
+    return err;
+}
+
+void ra_run_close(ra_run *run)
+{
+    ra_store_close(run->store);
+    ra_modelfile_close(run->file);
+    if (run->b) ra_backend_close(run->b);
+    ra_timers_free(run->timers);
+    ra_free(run->action);
+    memset(run, 0, sizeof *run);
+}
+
+ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample)
+{
+    switch (run->action[sample]) {
+    case RA_ACTION_INVERT: return RA_LOSS_INVERT;
+    case RA_ACTION_RETAIN: return RA_LOSS_RETAIN;
+    case RA_ACTION_PUNISH: {
+        ra_sample s = ra_store_get(run->store, sample);
+        return s.response[RA_CORRECTION].count > 0 ? RA_LOSS_PUNISH_CORRECTED : RA_LOSS_PUNISH;
+    }
+    default: return RA_LOSS_PAIR;
+    }
+}
+
+static ra_err lora_config(const ra_settings *s, ra_lora_config *out)
+{
+    *out = (ra_lora_config){.rank = (int32_t)ra_set_int(s, "lora.rank"), .alpha = ra_set_real(s, "lora.alpha")};
+    const char *const *names;
+    int n = ra_set_list(s, "lora.targets", &names);
+    for (int i = 0; i < n; i++) {
+        int p = 0;
+        while (p < RA_PROJECTIONS && strcmp(names[i], ra_projection_name[p]) != 0) p++;
+        if (p == RA_PROJECTIONS) {
+            return ra_fail(RA_ERR_ARG,
+                           "lora.targets: \"%s\"; accepted: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
+                           names[i]);
+        }
+        out->targets |= 1u << p;
+    }
+    return out->targets ? RA_OK : ra_fail(RA_ERR_ARG, "lora.targets: the list is empty");
+}
+
+ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out)
+{
+    ra_lora_config lora;
+    ra_err err = training == RA_TRAIN_ADAPTER ? lora_config(run->s, &lora) : RA_OK;
+    if (err == RA_OK)
+        err = ra_model_open(run->b, run->file, training, training == RA_TRAIN_ADAPTER ? &lora : NULL, run->positions, out);
+    err = ra_comm_agree(run->world, err);
+    if (err != RA_OK) return err;
+    if (training == RA_TRAIN_ADAPTER) ra_model_init_adapter(*out, (uint64_t)ra_set_int(run->s, "seed"));
+    return RA_OK;
+}
+
+ra_err ra_run_write_used(const ra_settings *s, const ra_comm *world)
+{
+    const char *dir = ra_set_text(s, "run.dir");
+    ra_err err = RA_OK;
+    if (world->rank == 0) {
+        ra_buf text = {0};
+        ra_settings_write_yaml(s, &text);
+        err = ra_dir_try(dir);
+        char *path = ra_path_join(dir, "used.yaml");
+        if (err == RA_OK) err = ra_file_write(path, text.data, text.length);
+        free(path);
+        ra_buf_free(&text);
+    }
+    return ra_comm_agree(world, err);
+}

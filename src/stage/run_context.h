@@ -1,0 +1,39 @@
+/* What weigh and train share: the backend, the model's files, the sample store and the action of every sample. */
+#ifndef RA_RUN_CONTEXT_H
+#define RA_RUN_CONTEXT_H
+#include <realign/engine.h>
+#include <realign/settings.h>
+
+enum { RA_ACTION_INVERT, RA_ACTION_PUNISH, RA_ACTION_RETAIN, RA_ACTION_PAIR, RA_ACTIONS, RA_ACTION_NONE = -1 };
+
+typedef struct {
+    const ra_settings *s;
+    const ra_comm *world;
+    const char *dir;
+    ra_grid grid;
+    ra_backend *b;
+    ra_modelfile *file;
+    ra_store *store;
+    ra_timers *timers;
+    ra_objective objective;
+    int64_t n;                 /* samples of the store */
+    int8_t *action;            /* (n) */
+    int64_t count[RA_ACTIONS]; /* samples by action */
+    int32_t positions;         /* longest prompt + response */
+    int32_t rows;              /* of a pack: pack.tokens, or the longest sample's rows where that is more */
+    uint64_t key;              /* hash of store, triage and model files */
+} ra_run;
+
+/* Collective. Opens everything; with method dpo every usable sample is a pair and triage is not needed. Errors are the same on all ranks. */
+ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run);
+void ra_run_close(ra_run *run);
+/* The loss of a sample: by action, and eq. 2c where a Punish pair has a correction. */
+ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample);
+/* Opens the model; the adapter, where lora.enabled or training is RA_TRAIN_ADAPTER, begins from the run's seed. Collective in its errors. */
+ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out);
+/* dir/name, free with free. */
+char *ra_run_path(const ra_run *run, const char *name);
+/* Writes the run's settings to dir/used.yaml. */
+ra_err ra_run_write_used(const ra_settings *s, const ra_comm *world);
+
+#endif
