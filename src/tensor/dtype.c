@@ -70,21 +70,27 @@ static const converter converters[4][4] = {
     [RA_DTYPE_BF16] = {[RA_DTYPE_F64] = bf16_f64, [RA_DTYPE_F32] = bf16_f32, [RA_DTYPE_F16] = bf16_f16},
 };
 
+static void convert_chunk(ra_dtype to, uint8_t *out, ra_dtype from, const uint8_t *in, int64_t n)
+{
+    if (converters[from][to]) {
+        converters[from][to](out, in, n);
+    } else {
+        memcpy(out, in, (size_t)n * ra_dtype_size(from));
+    }
+}
+
 void ra_dtype_convert(ra_dtype to, void *out, ra_dtype from, const void *in, int64_t n)
 {
     enum { CHUNK = 1 << 16 };
     size_t in_size = ra_dtype_size(from), out_size = ra_dtype_size(to);
-    converter convert = converters[from][to];
     int64_t chunks = (n + CHUNK - 1) / CHUNK;
-#pragma omp parallel for schedule(static) if (chunks > 4)
+    if (chunks <= 4) { /* even a parallel region of one thread costs more than a small conversion */
+        if (n > 0) convert_chunk(to, out, from, in, n);
+        return;
+    }
+#pragma omp parallel for schedule(static)
     for (int64_t c = 0; c < chunks; c++) {
         int64_t first = c * CHUNK, count = n - first < CHUNK ? n - first : CHUNK;
-        uint8_t *target = (uint8_t *)out + (size_t)first * out_size;
-        const uint8_t *source = (const uint8_t *)in + (size_t)first * in_size;
-        if (convert) {
-            convert(target, source, count);
-        } else {
-            memcpy(target, source, (size_t)count * in_size);
-        }
+        convert_chunk(to, (uint8_t *)out + (size_t)first * out_size, from, (const uint8_t *)in + (size_t)first * in_size, count);
     }
 }

@@ -202,13 +202,17 @@ void ra_encoding_decode(const ra_encoding *encoding, const uint8_t *data, int64_
         ra_dtype_convert(to, out, (ra_dtype)encoding->plain, data + first * encoding->bytes, count);
         return;
     }
+    enum { PIECE = 16 * RA_BLOCK_MAX }; /* floats between decoding and conversion; stays in the first cache */
     size_t size = ra_dtype_size(to);
-    float values[RA_BLOCK_MAX];
+    float values[PIECE];
+    int64_t block = first / encoding->block, skip = first % encoding->block;
     for (int64_t done = 0; done < count;) {
-        int64_t block = (first + done) / encoding->block, skip = (first + done) % encoding->block;
-        int64_t n = encoding->block - skip < count - done ? encoding->block - skip : count - done;
-        encoding->decode(data + block * encoding->bytes, values);
+        int64_t filled = 0, wanted = skip + count - done < PIECE ? skip + count - done : PIECE;
+        for (; filled < wanted; filled += encoding->block, block++)
+            encoding->decode(data + block * encoding->bytes, values + filled);
+        int64_t n = filled - skip < count - done ? filled - skip : count - done;
         ra_dtype_convert(to, (uint8_t *)out + (size_t)done * size, RA_DTYPE_F32, values + skip, n);
         done += n;
+        skip = 0;
     }
 }

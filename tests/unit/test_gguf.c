@@ -51,6 +51,44 @@ static void test_block_formats(void **state)
     test_dir_remove(dir);
 }
 
+/* Reads that begin anywhere and pass over many blocks, into every type, are slices of the whole. */
+static void test_long_reads(void **state)
+{
+    (void)state;
+    enum { ROWS = 60 };
+    char *dir = test_dir_make(), *path;
+    for (size_t v = 0; v < sizeof quant_vectors / sizeof quant_vectors[0]; v++) {
+        int width = quant_vectors[v].elements, n = ROWS * width;
+        gguf_maker m = {0};
+        ra_buf rows = {0};
+        for (int r = 0; r < ROWS; r++) ra_buf_add(&rows, quant_vectors[v].block, (size_t)quant_vectors[v].bytes);
+        gguf_text(&m, "general.architecture", "qwen2");
+        gguf_tensor(&m, "output.weight", quant_vectors[v].ggml_type, 2, (uint64_t[]){(uint64_t)width, ROWS}, rows.data,
+                    rows.length);
+        ra_modelfile *file;
+        CHECK_OK(open_made(dir, &m, 3, &path, &file));
+        uint32_t *part = ra_alloc((size_t)n, 4);
+        ra_bf16 *half = ra_alloc((size_t)n, 2);
+        for (int first = 0; first < n; first += 1 + n / 13) {
+            int count = n - first - (n - first) / 7;
+            CHECK_OK(ra_modelfile_read(file, "lm_head.weight", first, count, RA_DTYPE_F32, part));
+            CHECK_OK(ra_modelfile_read(file, "lm_head.weight", first, count, RA_DTYPE_BF16, half));
+            for (int i = 0; i < count; i++) {
+                float x;
+                memcpy(&x, &part[i], 4);
+                assert_int_equal(part[i], quant_vectors[v].bits[(first + i) % width]);
+                assert_int_equal(half[i], ra_f32_to_bf16(x));
+            }
+        }
+        ra_free(part);
+        ra_free(half);
+        ra_buf_free(&rows);
+        ra_modelfile_close(file);
+        free(path);
+    }
+    test_dir_remove(dir);
+}
+
 static void test_metadata_of_every_type(void **state)
 {
     (void)state;
@@ -502,6 +540,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_block_formats),
+        cmocka_unit_test(test_long_reads),
         cmocka_unit_test(test_metadata_of_every_type),
         cmocka_unit_test(test_llama_rows_and_names),
         cmocka_unit_test(test_gemma2),

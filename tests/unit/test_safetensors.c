@@ -4,9 +4,11 @@
 #include <support/modelmake.h>
 #include <support/support.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -294,6 +296,39 @@ static void test_writer(void **state)
     test_dir_remove(dir);
 }
 
+/* A disk that fills up: the error names the file, the old one stays, no half-written one is left. */
+static void test_full_disk(void **state)
+{
+    (void)state;
+    char *dir = test_dir_make(), *path = ra_path_join(dir, "out.safetensors"), *part = ra_path_join(dir, "out.safetensors.part");
+    free(write_bytes_to(dir, "out.safetensors", "old", 3));
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 100000;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    static const float zeros[50000];
+    ra_stwriter *w;
+    CHECK_OK(ra_stwriter_open(path, &w));
+    CHECK_OK(ra_stwriter_declare(w, "w", RA_DTYPE_F32, 1, (int64_t[]){50000}));
+    ra_err put = ra_stwriter_put(w, "w", RA_DTYPE_F32, zeros);
+    char *message = ra_strdup(ra_error_message());
+    ra_err finish = ra_stwriter_finish(w);
+    setrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, handler);
+    assert_int_not_equal(finish, RA_OK);
+    check_fails(put, RA_ERR_IO, NULL);
+    assert_non_null(strstr(message, part));
+    assert_non_null(strstr(message, "write failed"));
+    assert_true(ra_file_exists(path));
+    assert_false(ra_file_exists(part));
+    free(message);
+    free(path);
+    free(part);
+    test_dir_remove(dir);
+}
+
 /* Each model of the shared fixtures: every tensor read, written again, and the same bits. */
 static void test_fixtures_round_trip(void **state)
 {
@@ -349,10 +384,10 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_malformed_headers),   cmocka_unit_test(test_not_a_model_at_all),
-        cmocka_unit_test(test_reads_values),        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_over_4_gib),          cmocka_unit_test(test_writer),
-        cmocka_unit_test(test_fixtures_round_trip),
+        cmocka_unit_test(test_malformed_headers), cmocka_unit_test(test_not_a_model_at_all),
+        cmocka_unit_test(test_reads_values),      cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_over_4_gib),        cmocka_unit_test(test_writer),
+        cmocka_unit_test(test_full_disk),         cmocka_unit_test(test_fixtures_round_trip),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }
