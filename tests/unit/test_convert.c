@@ -202,6 +202,33 @@ static void test_random(void **state)
     test_dir_remove(dir);
 }
 
+/* A tensor of several pieces: the draws go on from one to the next. */
+static void test_random_pieces(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"model_type\":\"llama\",\"vocab_size\":70000,\"hidden_size\":64,\"intermediate_size\":8,\"num_hidden_layers\":1,"
+        "\"num_attention_heads\":2,\"tie_word_embeddings\":true,\"torch_dtype\":\"bfloat16\"}";
+    char *dir = test_dir_make(), *out = ra_path_join(dir, "out"),
+         *config = write_bytes_to(dir, "config.json", text, sizeof text - 1);
+    CHECK_OK(convert("--random", config, out, NULL));
+    check_text(out, "config.json", "torch_dtype", "bfloat16");
+    ra_modelfile *file;
+    CHECK_OK(ra_modelfile_open(out, &file));
+    enum { PIECE = 1 << 22, N = 4096 };
+    static ra_bf16 start[N], later[N];
+    CHECK_OK(ra_modelfile_read(file, "model.embed_tokens.weight", 0, N, RA_DTYPE_BF16, start));
+    for (int64_t first = N; first + N <= 70000 * 64; first += N) {
+        CHECK_OK(ra_modelfile_read(file, "model.embed_tokens.weight", first, N, RA_DTYPE_BF16, later));
+        if (memcmp(start, later, sizeof start) == 0) fail_msg("the values repeat after %lld elements", (long long)first);
+    }
+    assert_true(PIECE < 70000 * 64);
+    ra_modelfile_close(file);
+    free(out);
+    free(config);
+    test_dir_remove(dir);
+}
+
 static void test_requests(void **state)
 {
     (void)state;
@@ -298,8 +325,9 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_adapter),  cmocka_unit_test(test_adapter_refused),   cmocka_unit_test(test_random),
-        cmocka_unit_test(test_requests), cmocka_unit_test(test_unknown_tokenizer), cmocka_unit_test(test_demo_tokenizer),
+        cmocka_unit_test(test_adapter),        cmocka_unit_test(test_adapter_refused), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_random_pieces),  cmocka_unit_test(test_requests),        cmocka_unit_test(test_unknown_tokenizer),
+        cmocka_unit_test(test_demo_tokenizer),
     };
     return cmocka_run_group_tests_name("convert", tests, NULL, NULL);
 }
