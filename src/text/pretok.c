@@ -11,6 +11,31 @@ ra_err ra_pretok_add(ra_pretok *p, const char *where, ra_step_kind kind)
     return RA_OK;
 }
 
+/* The pattern as PCRE2 must read it to mean what it means to Hugging Face: \s and \S without U+180E, which PCRE2 counts as white space.
+ * Inside [...] a \S stays as it is. Free with free. */
+static char *translate(const char *pattern)
+{
+    static const char SPACE[] = "\\t-\\r\\x{85}\\p{Z}";
+    ra_buf out = {0};
+    bool in_class = false;
+    ra_buf_adds(&out, "");
+    for (const char *p = pattern; *p; p++) {
+        if (*p == '\\' && (p[1] == 's' || (p[1] == 'S' && !in_class))) {
+            ra_buf_addf(&out, in_class ? "%s%s" : "[%s%s]", p[1] == 'S' ? "^" : "", SPACE);
+            p++;
+            continue;
+        }
+        if (*p == '\\' && p[1])
+            ra_buf_add(&out, p++, 1);
+        else if (*p == '[')
+            in_class = true;
+        else if (*p == ']')
+            in_class = false;
+        ra_buf_add(&out, p, 1);
+    }
+    return out.data;
+}
+
 ra_err ra_pretok_add_split(ra_pretok *p, const char *where, const char *pattern, bool library)
 {
     RA_TRY(ra_pretok_add(p, where, RA_STEP_SPLIT));
@@ -21,8 +46,10 @@ ra_err ra_pretok_add_split(ra_pretok *p, const char *where, const char *pattern,
     /* Hugging Face compiles with Oniguruma's Ruby syntax, where ^ and $ know lines. */
     int code;
     PCRE2_SIZE at;
-    step->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+    char *translated = translate(pattern);
+    step->code = pcre2_compile((PCRE2_SPTR)translated, PCRE2_ZERO_TERMINATED,
                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
+    free(translated);
     if (!step->code) {
         PCRE2_UCHAR text[160];
         pcre2_get_error_message(code, text, sizeof text);
@@ -108,16 +135,15 @@ static ra_err split_by_library(const run *r, int k, const uint8_t *s, size_t n)
         }
         const PCRE2_SIZE *span = pcre2_get_ovector_pointer(r->work->match);
         size_t begin = span[0], end = span[1];
-        if (begin >= end) { /* an empty match cuts nothing */
+        if (begin > done && !step->drop_gaps) RA_TRY(run_from(r, k + 1, s + done, begin - done));
+        if (end > begin && !step->drop_matches) RA_TRY(run_from(r, k + 1, s + begin, end - begin));
+        done = from = end;
+        if (begin == end) { /* an empty match cuts there; the next is looked for a character on */
             size_t length;
             if (begin >= n) break;
             ra_utf8_decode(s + begin, &length);
             from = begin + length;
-            continue;
         }
-        if (begin > done && !step->drop_gaps) RA_TRY(run_from(r, k + 1, s + done, begin - done));
-        if (!step->drop_matches) RA_TRY(run_from(r, k + 1, s + begin, end - begin));
-        done = from = end;
     }
     if (done < n && !step->drop_gaps) RA_TRY(run_from(r, k + 1, s + done, n - done));
     return RA_OK;
