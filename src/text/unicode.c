@@ -70,12 +70,13 @@ uint8_t ra_unicode_class_slow(uint32_t c)
     bool letter = k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT ||
                   k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_LO;
     bool number = k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
-    if (letter || IN(c, LATE_LETTERS)) bits |= RA_CLS_LETTER;
-    if (number || IN(c, LATE_NUMBERS)) bits |= RA_CLS_NUMBER | RA_CLS_DIGIT;
-    if (IN(c, LATER_DIGITS)) bits |= RA_CLS_DIGIT;
+    bool unknown = k == UTF8PROC_CATEGORY_CN;
+    if (letter || (unknown && IN(c, LATE_LETTERS))) bits |= RA_CLS_LETTER;
+    if (number || (unknown && IN(c, LATE_NUMBERS))) bits |= RA_CLS_NUMBER | RA_CLS_DIGIT;
+    if (unknown && IN(c, LATER_DIGITS)) bits |= RA_CLS_DIGIT;
     if (is_space(c, k)) bits |= RA_CLS_SPACE;
     if (c == '\n' || c == '\r') bits |= RA_CLS_NEWLINE;
-    if (IN(c, LATE_MARKS)) {
+    if (is_mark(k) && IN(c, LATE_MARKS)) {
         bits |= RA_CLS_LATE;
     } else if (c >= 0x300) {
         /* Conservative: a region that NFC leaves alone is copied as it is. */

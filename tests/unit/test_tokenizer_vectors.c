@@ -1,4 +1,5 @@
 /* Token ids of the real tokenizers against the vectors of the shared folder: SmolLM2 (from tokenizer.json and from GGUF), Qwen2.5, Llama-3.1. */
+#include <support/modelmake.h>
 #include <support/support.h>
 
 #include <jansson.h>
@@ -87,17 +88,14 @@ static void test_smollm2_json(void **state)
     ra_tokenizer_close(t);
 }
 
-/* $REALIGN_DEMO_GGUF: the SmolLM2 GGUF file that `make run` fetches. */
 static void test_smollm2_gguf(void **state)
 {
     (void)state;
-    const char *path = getenv("REALIGN_DEMO_GGUF");
-    if (!path || !ra_file_exists(path)) {
-        print_message("# SKIP: REALIGN_DEMO_GGUF names no SmolLM2 GGUF file\n");
-        skip();
-    }
+    char *path = test_demo_gguf();
+    if (!path) skip();
     ra_tokenizer *t;
     CHECK_OK(ra_tokenizer_open(path, &t));
+    free(path);
     smollm2_goldens(t);
     ra_tokenizer *other = open_shared("data/models/smollm2");
     assert_string_equal(ra_tokenizer_chat_template(t), ra_tokenizer_chat_template(other));

@@ -1,0 +1,322 @@
+/* Seeded mutations of a small tokenizer.json, of a GGUF tokenizer and of chat templates, and random bytes as text: opening works or fails with a message,
+ * encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1. FUZZ_SECONDS (2) and FUZZ_SEED (1) change the effort. */
+#define _GNU_SOURCE /* memmem */
+#include "../../src/text/template_impl.h"
+#include <jansson.h>
+#include <realign/file.h>
+#include <realign/log.h>
+#include <realign/rng.h>
+#include <support/support.h>
+#include <support/tinytok.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const char ADDED[] =
+    "[{\"id\": 300, \"content\": \"<|im_start|>\", \"special\": true}, {\"id\": 301, \"content\": \"<|im_end|>\", \"special\": "
+    "true}, {\"id\": 302, \"content\": \"<x>\", \"lstrip\": true, \"rstrip\": true, \"special\": false}]";
+static const char SPLIT[] = "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, "
+                            "{\"type\": \"Split\", \"pattern\": "
+                            "{\"Regex\": \"\\\\p{L}+|\\\\s+(?!\\\\S)|[^\\\\s]\"}, \"behavior\": \"Isolated\", \"invert\": "
+                            "false}, {\"type\": \"ByteLevel\", "
+                            "\"add_prefix_space\": false, \"use_regex\": true}]}";
+static const char POST[] =
+    "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<x>\"}}, {\"Sequence\": {\"id\": \"A\"}}], "
+    "\"special_tokens\": {\"<x>\": {\"ids\": [302]}}}";
+static const char JINJA[] =
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe "
+    "good.<|im_end|>\n' }}"
+    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static size_t below(ra_rng *rng, size_t n)
+{
+    return n ? (size_t)ra_rng_below(rng, n) : 0;
+}
+
+static void splice(ra_buf *b, size_t at, size_t cut, const void *bytes, size_t n)
+{
+    ra_buf out = {0};
+    if (at > b->length) at = b->length;
+    if (cut > b->length - at) cut = b->length - at;
+    ra_buf_add(&out, b->data, at);
+    ra_buf_add(&out, bytes, n);
+    ra_buf_add(&out, b->data + at + cut, b->length - at - cut);
+    ra_buf_free(b);
+    *b = out;
+}
+
+/* Bytes flipped, stretches cut or doubled, and words of the format put where a value was. */
+static void mutate(ra_rng *rng, ra_buf *b)
+{
+    static const char *const WORDS[] = {
+        "null",          "true",         "-1",      "16777216",    "99999999999", "\"\"", "[]", "{}", "0.5", "\"BPE\"",
+        "\"ByteLevel\"", "\"Sequence\"", "\"NFC\"", "\"\\u0000\"", "\"(\"",       "{%",   "}}", "'",  "\\",  "<|im_end|>"};
+    for (int n = 1 + (int)below(rng, 4); n > 0 && b->length; n--) {
+        size_t at = below(rng, below(rng, 2) ? b->length : b->length < 1500 ? b->length : 1500);
+        char byte = (char)ra_rng_u32(rng);
+        switch (below(rng, 5)) {
+        case 0: b->data[at] = byte; break;
+        case 1: splice(b, at, below(rng, 40), "", 0); break;
+        case 2: {
+            char *copy = ra_strndup(b->data + at, b->length - at < 60 ? b->length - at : 60);
+            splice(b, below(rng, b->length), 0, copy, strlen(copy));
+            free(copy);
+            break;
+        }
+        case 3: { /* the value after a colon */
+            const char *colon = memchr(b->data + at, ':', b->length - at);
+            const char *word = WORDS[below(rng, sizeof WORDS / sizeof *WORDS)];
+            if (colon) splice(b, (size_t)(colon - b->data) + 1, strcspn(colon + 1, ",}]\n") % 80, word, strlen(word));
+            break;
+        }
+        default: {
+            const char *word = WORDS[below(rng, sizeof WORDS / sizeof *WORDS)];
+            splice(b, at, below(rng, 3), word, strlen(word));
+        }
+        }
+    }
+}
+
+/* A value somewhere in the tree taken out or put in place of another: the file stays JSON. */
+static void mutate_tree(ra_rng *rng, json_t *node)
+{
+    static const char *const VALUES[] = {"null",
+                                         "true",
+                                         "false",
+                                         "-1",
+                                         "0",
+                                         "300",
+                                         "16777216",
+                                         "99999999999",
+                                         "0.5",
+                                         "\"\"",
+                                         "\"a b\"",
+                                         "\"NFC\"",
+                                         "\"Sequence\"",
+                                         "\"ByteLevel\"",
+                                         "\"Removed\"",
+                                         "\"(\"",
+                                         "\"\\\\d*\"",
+                                         "[]",
+                                         "{}",
+                                         "[\"a\", \"b\"]",
+                                         "{\"String\": \"l\"}",
+                                         "{\"type\": \"NFC\"}"};
+    while (json_is_object(node) || json_is_array(node)) {
+        size_t n = json_is_object(node) ? json_object_size(node) : json_array_size(node), at = below(rng, n);
+        if (!n) return;
+        void *member = json_is_object(node) ? json_object_iter(node) : NULL;
+        for (size_t i = 0; i < at && member; i++) member = json_object_iter_next(node, member);
+        json_t *child = member ? json_object_iter_value(member) : json_array_get(node, at);
+        if ((json_is_object(child) || json_is_array(child)) && below(rng, 8)) {
+            node = child;
+            continue;
+        }
+        json_t *value = json_loads(VALUES[below(rng, sizeof VALUES / sizeof *VALUES)], JSON_DECODE_ANY, NULL);
+        bool take_out = below(rng, 4) == 0;
+        if (member && take_out) json_object_del(node, json_object_iter_key(member));
+        if (member && !take_out) json_object_iter_set(node, member, value);
+        if (!member && take_out) json_array_remove(node, at);
+        if (!member && !take_out) json_array_set(node, at, value);
+        json_decref(value);
+        return;
+    }
+}
+
+/* Text with every kind of byte; valid UTF-8 or not. */
+static void random_text(ra_rng *rng, ra_buf *text)
+{
+    static const char *const BITS[] = {"hello",
+                                       " world",
+                                       "<|im_start|>",
+                                       "<|im_end|>",
+                                       " <x> ",
+                                       "<|im",
+                                       "12",
+                                       "\n\n",
+                                       "  ",
+                                       "ab",
+                                       "aabba",
+                                       "\xC3\xA9",
+                                       "e\xCC\x81",
+                                       "\xE1\x84\x80\xE1\x85\xA1",
+                                       "\xF0\x9F\x98\x80",
+                                       "\xE2\x80\xA8",
+                                       "'s"};
+    ra_buf_clear(text);
+    ra_buf_adds(text, "");
+    for (int n = (int)below(rng, 20); n > 0; n--) {
+        uint8_t bytes[4];
+        size_t kind = below(rng, 12);
+        if (kind == 0) {
+            uint8_t raw = (uint8_t)ra_rng_u32(rng);
+            ra_buf_add(text, &raw, 1);
+        } else if (kind < 4) {
+            uint32_t c = (uint32_t)below(rng, 0x110000);
+            if (c < 0xD800 || c > 0xDFFF) ra_buf_add(text, bytes, (size_t)ra_utf8_encode(c, bytes));
+        } else {
+            ra_buf_adds(text, BITS[below(rng, sizeof BITS / sizeof *BITS)]);
+        }
+    }
+    if (below(rng, 40) == 0) {
+        for (int n = (int)below(rng, 3000); n > 0; n--) ra_buf_adds(text, n % 3 ? "a" : "b");
+    }
+}
+
+static const char *check_offsets(const ra_ids *ids, size_t length)
+{
+    int64_t begin = 0;
+    for (int64_t i = 0; i < ids->count; i++) {
+        if (ids->begin[i] < begin || ids->end[i] < ids->begin[i] || ids->end[i] > (int64_t)length) return "offsets out of order";
+        begin = ids->begin[i];
+    }
+    return NULL;
+}
+
+/* NULL where all is well. `complete`: every byte has a token and nothing is normalised, so that texts come back. */
+static const char *use(const ra_tokenizer *t, ra_rng *rng, bool complete)
+{
+    ra_buf text = {0}, back = {0};
+    ra_ids ids = {0};
+    const char *why = NULL;
+    for (int i = 0; i < 8 && !why; i++) {
+        random_text(rng, &text);
+        ra_ids_clear(&ids);
+        ra_buf_clear(&back);
+        bool above;
+        bool valid = ra_utf8_valid((const uint8_t *)text.data, text.length, &above) == text.length;
+        int flags =
+            RA_ENCODE_OFFSETS | (below(rng, 2) ? RA_ENCODE_PLAIN : 0) | (complete || below(rng, 2) ? 0 : RA_ENCODE_ADD_SPECIAL);
+        ra_err err = ra_tokenizer_encode(t, text.data, text.length, flags, &ids);
+        if (!valid) {
+            if (err != RA_ERR_DATA || ids.count || !strstr(ra_error_message(), "byte"))
+                why = "bytes that are no UTF-8 were taken";
+            continue;
+        }
+        if (err != RA_OK) {
+            if (complete || !*ra_error_message()) why = "a valid text was refused";
+            continue;
+        }
+        why = check_offsets(&ids, text.length);
+        for (int64_t k = 0; k < ids.count; k++) {
+            if (ids.id[k] < 0 || ids.id[k] >= ra_tokenizer_vocabulary_size(t)) why = "an id outside of the vocabulary";
+        }
+        if (ra_tokenizer_decode(t, ids.id, ids.count, false, &back) != RA_OK) why = "ids that do not decode";
+        /* <x> takes the white space around it along */
+        bool same = back.length == text.length && !memcmp(back.data ? back.data : "", text.data, text.length);
+        if (complete && !same && !memmem(text.data, text.length, "<x>", 3)) why = "the text does not come back";
+    }
+    ra_buf_free(&text);
+    ra_buf_free(&back);
+    ra_ids_free(&ids);
+    return why;
+}
+
+typedef struct {
+    const char *dir;
+    ra_buf seed; /* tokenizer.json, or a template */
+    ra_rng rng;
+    const ra_tokenizer *good;
+} fuzzer;
+
+static const char *fuzz_json(fuzzer *f, int64_t *taken)
+{
+    ra_buf bytes = {0};
+    ra_buf_add(&bytes, f->seed.data, f->seed.length);
+    if (below(&f->rng, 3) == 0) {
+        mutate(&f->rng, &bytes);
+    } else {
+        json_t *tree = json_loadb(bytes.data, bytes.length, 0, NULL);
+        for (int n = 1 + (int)below(&f->rng, 2); n > 0; n--) mutate_tree(&f->rng, tree);
+        char *text = json_dumps(tree, 0);
+        ra_buf_clear(&bytes);
+        ra_buf_adds(&bytes, text);
+        free(text);
+        json_decref(tree);
+    }
+    char *path = ra_path_join(f->dir, "mutant.json");
+    const char *why = NULL;
+    ra_tokenizer *t = NULL;
+    FILE *file = fopen(path, "wb");
+    if (!file || (bytes.length && fwrite(bytes.data, bytes.length, 1, file) != 1) || fclose(file) != 0)
+        why = "the mutant could not be written";
+    ra_err err = why ? RA_OK : ra_tokenizer_open(path, &t);
+    if (!why && err == RA_OK) {
+        ++*taken;
+        why = use(t, &f->rng, false);
+    } else if (!why && (t || !strstr(ra_error_message(), "mutant.json"))) {
+        why = "an error that does not name the file";
+    }
+    ra_tokenizer_close(t);
+    ra_buf_free(&bytes);
+    free(path);
+    return why;
+}
+
+static const char *fuzz_text(fuzzer *f, int64_t *taken)
+{
+    ++*taken;
+    return use(f->good, &f->rng, true);
+}
+
+static const char *fuzz_template(fuzzer *f, int64_t *taken)
+{
+    ra_buf bytes = {0};
+    ra_buf_add(&bytes, JINJA, sizeof JINJA - 1);
+    mutate(&f->rng, &bytes);
+    char *text = ra_strndup(bytes.data ? bytes.data : "", bytes.length), *system;
+    uint64_t fingerprint;
+    const ra_template_row *row = ra_template_recognise(text, &fingerprint, &system);
+    *taken += row != NULL;
+    bool named = !row || ra_template_row_find(row->name);
+    free(system), free(text);
+    ra_buf_free(&bytes);
+    return named ? NULL : "a row without a name";
+}
+
+int main(void)
+{
+    static const struct {
+        const char *name;
+        const char *(*once)(fuzzer *f, int64_t *taken);
+    } KINDS[] = {{"tokenizer.json", fuzz_json}, {"texts", fuzz_text}, {"chat templates", fuzz_template}};
+    const char *given = getenv("FUZZ_SECONDS"), *seed_given = getenv("FUZZ_SEED");
+    double share = (given ? strtod(given, NULL) : 2.0) / 3.0;
+    uint64_t seed = seed_given ? strtoull(seed_given, NULL, 10) : 1;
+    ra_log_setup(0, RA_LOG_QUIET);
+    char *dir = test_dir_make(),
+         *json = tinytok_json(
+             &(tinytok){.added = ADDED, .pre_tokenizer = SPLIT, .post_processor = POST, .normalizer = "{\"type\": \"NFC\"}"});
+    tinytok_write(dir, &(tinytok){.added = ADDED});
+    ra_tokenizer *good;
+    if (ra_tokenizer_open(dir, &good) != RA_OK) ra_die("%s", ra_error_message());
+    int failed = 0;
+    puts("1..3");
+    for (int k = 0; k < 3; k++) {
+        fuzzer f = {.dir = dir, .rng = ra_rng_make(seed, RA_STREAM_TEST + (uint64_t)k), .good = good};
+        ra_buf_adds(&f.seed, json);
+        int64_t rounds = 0, taken = 0;
+        const char *why = NULL;
+        for (double end = seconds_now() + share; !why && seconds_now() < end; rounds++) why = KINDS[k].once(&f, &taken);
+        printf("# %s: seed %llu, %lld rounds, %lld accepted\n", KINDS[k].name, (unsigned long long)seed, (long long)rounds,
+               (long long)taken);
+        if (why) printf("# round %lld: %s (%s)\n", (long long)rounds - 1, why, ra_error_message());
+        printf("%sok %d - %s\n", why ? "not " : "", k + 1, KINDS[k].name);
+        failed += why != NULL;
+        ra_buf_free(&f.seed);
+    }
+    ra_tokenizer_close(good);
+    free(json);
+    test_dir_remove(dir);
+    return failed != 0;
+}
