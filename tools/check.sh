@@ -12,8 +12,9 @@ verdict() { # status, name
 mapfile -t c_files < <(find include src tests -name '*.[ch]' | sort)
 mapfile -t scripts < <(find tools tests jobs .ci -type f \( -name '*.sh' -o -name '*.sbatch' -o -path '.ci/run' \) | sort)
 
-clang-format --dry-run -Werror "${c_files[@]}"
-verdict $? "formatting (clang-format -i mends it)"
+ugly=$(for file in "${c_files[@]}"; do clang-format --dry-run -Werror "$file" > /dev/null 2>&1 || echo "  $file"; done)
+[ -z "$ugly" ] || echo "$ugly"
+verdict "$([ -z "$ugly" ]; echo $?)" "formatting ('make format' mends it)"
 
 tools/check-layers.sh
 verdict $? "include layers"
