@@ -11,6 +11,7 @@ export BUILD=${BUILD:-build}
 REALIGN=$(readlink -f "${REALIGN:-$BUILD/realign}")
 SHARED=$(readlink -f "${SHARED:-${REALIGN_SHARED:-../shared}}")
 export REALIGN SHARED REALIGN_SHARED=$SHARED OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" LC_ALL=C.UTF-8
+# shellcheck source=tools/mpi-env.sh
 . tools/mpi-env.sh
 export OMPI_MCA_mpi_yield_when_idle="${OMPI_MCA_mpi_yield_when_idle:-1}" # waiting ranks leave the cores to working ones
 demo_model=${XDG_CACHE_HOME:-$HOME/.cache}/realign/SmolLM2-135M-Instruct.Q4_1.gguf # where tools/fetch-demo-model.sh puts it

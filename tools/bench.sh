@@ -4,6 +4,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build}
+# shellcheck source=tools/mpi-env.sh
 . tools/mpi-env.sh
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 failed=0

@@ -23,7 +23,7 @@ codespell --quiet-level=2 --ignore-words=tools/codespell.words --skip='*.jsonl,*
     README.md Makefile doc include src tests tools input/*.yaml jobs .ci
 verdict $? "spelling (tools/codespell.words lists the exceptions)"
 
-shellcheck "${scripts[@]}"
+shellcheck -x "${scripts[@]}"
 verdict $? "shell scripts"
 
 if [ -x "$realign" ] && markdown=$(mktemp) && "$realign" parameters --markdown > "$markdown" 2> /dev/null; then

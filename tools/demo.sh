@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 realign=${REALIGN:-build/realign}
 ranks=${NP:-2}
 model=$(tools/fetch-demo-model.sh) || exit 1
+# shellcheck source=tools/mpi-env.sh
 . tools/mpi-env.sh
 # Each rank gets its share of the cores for its threads.
 threads=$(($(nproc) / ranks))

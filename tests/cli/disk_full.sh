@@ -3,6 +3,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 export BUILD=${BUILD:-build}
+# shellcheck source=tools/mpi-env.sh
 . tools/mpi-env.sh
 
 isolate=(unshare --mount)

@@ -43,7 +43,7 @@ run_one <<< 'echo 1..1; echo "ok 1 - a"; kill -SEGV $$'
 expect "1 passed, 1 failed" 1 "a crash is a failure"
 run_one <<< 'echo 1..1; echo "not ok 1 # SKIP cmocka_style"'
 expect "0 passed, 0 failed, 1 skipped" 0 "a skip as cmocka writes it"
-run_one <<< "echo 1..1; echo \$\$ > $dir/pid; sleep 60 & echo \$! > $dir/child; wait"
+run_one <<< "set -m; echo 1..1; echo \$\$ > $dir/pid; sleep 60 & echo \$! > $dir/child; wait"
 expect "0 passed, 1 failed" 1 "a test that hangs is ended and has failed"
 alive() { grep -q '^State:[^Z]*$' "/proc/$1/status" 2> /dev/null; } # a zombie that nobody has collected yet is dead
 ! alive "$(cat "$dir/child")" && ! alive "$(cat "$dir/pid")"
