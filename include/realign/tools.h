@@ -19,5 +19,9 @@ ra_err ra_inspect_h5(const char *path);
 ra_err ra_tool_convert(int argc, char **argv);
 /* For inspect: prints what a model directory, a GGUF or a safetensors file holds. */
 ra_err ra_inspect_model(const char *path);
+/* For inspect: what a preference data file holds: schema, rows and problems, lengths, three example rows. The first hides their texts, which may be harmful;
+ * the second (--show-text) prints them. */
+ra_err ra_inspect_data(const char *path);
+ra_err ra_inspect_data_text(const char *path);
 
 #endif
