@@ -3,6 +3,7 @@
 #include <realign/mem.h>
 #include <realign/rng.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,7 +151,20 @@ ra_err ra_convert_from_config(const char *path, const json_t *config, ra_dtype d
     return RA_OK;
 }
 
-/* One normal number takes one block of the generator, so that element i is block i whatever piece it is drawn in. */
+/* Four normal numbers of one block of the generator, by Box-Muller. */
+static void draw_four(ra_rng *rng, uint64_t block, float out[4])
+{
+    rng->counter = block;
+    rng->used = 4;
+    for (int k = 0; k < 4; k += 2) {
+        float u = (float)(((double)ra_rng_u32(rng) + 0.5) * 0x1p-32), angle = (float)((double)ra_rng_u32(rng) * (0x1p-31 * M_PI));
+        float radius = sqrtf(-2.0f * logf(u));
+        out[k] = radius * cosf(angle);
+        out[k + 1] = radius * sinf(angle);
+    }
+}
+
+/* Element i of a tensor is number i % 4 of block i / 4, whatever piece it is drawn in. */
 static void draw(const ra_convert_source *s, int index, int64_t first, int64_t count, void *out)
 {
     const ra_convert_tensor *t = &s->tensor[index];
@@ -158,14 +172,13 @@ static void draw(const ra_convert_source *s, int index, int64_t first, int64_t c
     size_t size = ra_dtype_size(t->dtype);
 #pragma omp parallel for schedule(static) if (count > 4 * PIECE)
     for (int64_t done = 0; done < count; done += PIECE) {
-        float values[PIECE];
-        int64_t n = count - done < PIECE ? count - done : PIECE;
+        float values[PIECE + 8];
+        int64_t n = count - done < PIECE ? count - done : PIECE, skip = (first + done) % 4;
         ra_rng rng = ra_rng_make(s->seed, (uint64_t)(index + 1) << 32 | RA_STREAM_INIT);
-        rng.counter = (uint64_t)(first + done);
-        for (int64_t i = 0; i < n; i++) {
-            values[i] = (float)(t->is_constant ? t->constant : s->deviation * ra_rng_normal(&rng));
-        }
-        ra_dtype_convert(t->dtype, (uint8_t *)out + (size_t)done * size, RA_DTYPE_F32, values, n);
+        for (int64_t i = 0; i < skip + n; i += 4) draw_four(&rng, (uint64_t)((first + done) / 4 + i / 4), values + i);
+        for (int64_t i = skip; i < skip + n; i++)
+            values[i] = t->is_constant ? (float)t->constant : (float)s->deviation * values[i];
+        ra_dtype_convert(t->dtype, (uint8_t *)out + (size_t)done * size, RA_DTYPE_F32, values + skip, n);
     }
 }
 

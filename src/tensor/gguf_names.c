@@ -103,7 +103,12 @@ ra_err ra_gguf_translate(const ra_gguf *g, ra_stored_list *tensors, float **rope
         return ra_fail(RA_ERR_UNSUPPORTED, "%s: general.architecture is \"%.*s\"; known are llama, qwen2 and gemma2",
                        ra_gguf_path(g), (int)(arch.length < 100 ? arch.length : 100), arch.data);
     }
-    int64_t heads = 0, kv_heads;
+    int64_t heads = 0, kv_heads, pieces;
+    if (ra_gguf_i64(g, "split.count", &pieces) && pieces > 1) {
+        return ra_fail(RA_ERR_UNSUPPORTED,
+                       "%s: one of %lld pieces of a split GGUF (split.count); join them with llama-gguf-split --merge",
+                       ra_gguf_path(g), (long long)pieces);
+    }
     if (family == LLAMA && tensors->count && !ra_gguf_i64(g, "llama.attention.head_count", &heads)) {
         return ra_fail(RA_ERR_FORMAT, "%s: metadata llama.attention.head_count is missing or not one integer", ra_gguf_path(g));
     }

@@ -359,7 +359,8 @@ static void make_bad(gguf_maker *m, int which)
     case 16: m->pair_count = 1ull << 60; break;
     case 17: gguf_tensor(m, "output_norm.weight", 0, 1, (uint64_t[]){1ull << 63}, x, 32); break;
     case 18: gguf_tensor(m, "blk.007.attn_norm.weight", 0, 1, &eight, x, 32); break;
-    default: m->tensor_count = 1; break;
+    case 19: m->tensor_count = 1; break;
+    default: gguf_u32(m, "split.count", 3); break;
     }
 }
 
@@ -390,6 +391,7 @@ static void test_broken_files(void **state)
         {RA_ERR_FORMAT, "tensor output_norm.weight", "negative"},
         {RA_ERR_UNSUPPORTED, "tensor blk.007.attn_norm.weight", "no such tensor"},
         {RA_ERR_FORMAT, "tensors", "cannot fit"},
+        {RA_ERR_UNSUPPORTED, "split.count", "one of 3 pieces"},
     };
     char *dir = test_dir_make(), *path;
     ra_modelfile *file;
