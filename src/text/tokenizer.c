@@ -62,9 +62,10 @@ static uint64_t hash_all(const ra_tokenizer *t)
     ra_hasher *h = ra_hasher_new();
     const ra_bpe *b = &t->bpe;
     hash_number(h, b->ignore_merges), hash_number(h, b->unknown), hash_number(h, t->nfc);
-    for (int32_t id = 0; id < b->tokens; id++) {
-        hash_number(h, b->start[id] < 0 ? -1 : b->length[id]);
-        if (b->start[id] >= 0) ra_hasher_add(h, b->bytes.data + b->start[id], (size_t)b->length[id]);
+    for (int32_t id = 0; id < b->tokens; id++) { /* added tokens come below, whether BPE has them or not */
+        if (b->start[id] < 0 || t->added_of[id] >= 0) continue;
+        hash_number(h, id), hash_number(h, b->length[id]);
+        ra_hasher_add(h, b->bytes.data + b->start[id], (size_t)b->length[id]);
     }
     for (size_t i = 0; i <= b->pair_mask; i++) { /* the table's order follows from its content and the order of the merges */
         hash_number(h, (int64_t)b->pairs[i].key), hash_number(h, b->pairs[i].rank);

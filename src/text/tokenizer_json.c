@@ -112,7 +112,7 @@ static ra_err load_model(loader *l, const json_t *model)
         return ra_fail(RA_ERR_UNSUPPORTED, "%s: a tokenizer model of type %s; byte-level BPE is what can be read", l->path,
                        type ? type : "unknown");
     }
-    static const char *const REFUSED[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"};
+    static const char *const REFUSED[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++) {
         const json_t *value = json_object_get(model, REFUSED[i]);
         if (is_set(model, REFUSED[i]) && !(json_is_number(value) && json_number_value(value) == 0)) {
@@ -315,6 +315,10 @@ static ra_err check_decoder(loader *l, const json_t *decoder)
 static ra_err load_root(loader *l, const json_t *root)
 {
     bool level = false;
+    if (is_set(json_object_get(root, "model"), "byte_fallback")) {
+        return ra_fail(RA_ERR_UNSUPPORTED,
+                       "%s: a SentencePiece tokenizer (model.byte_fallback is set); byte-level BPE is what can be read", l->path);
+    }
     /* The small parts first: a tokenizer of another kind is refused before its vocabulary is taken apart. */
     const char *type = text_of(json_object_get(root, "model"), "type");
     if (!type || !strcmp(type, "BPE")) {

@@ -1,4 +1,5 @@
 #include "tinytok.h"
+#include "modelmake.h"
 
 #include <jansson.h>
 #include <realign/error.h>
@@ -107,4 +108,60 @@ void tinytok_write(const char *dir, const tinytok *s)
     write_file(dir, "tokenizer_config.json", text);
     free(text);
     json_decref(config);
+}
+
+static void add_u32(ra_buf *b, uint32_t value)
+{
+    ra_buf_add(b, &value, 4);
+}
+
+static void add_u64(ra_buf *b, uint64_t value)
+{
+    ra_buf_add(b, &value, 8);
+}
+
+static void add_text(ra_buf *b, char *text)
+{
+    add_u64(b, strlen(text));
+    ra_buf_adds(b, text);
+    free(text);
+}
+
+enum { GGUF_I32 = 5, GGUF_STRING = 8, GGUF_ARRAY = 9 };
+
+void tinytok_gguf(ra_buf *out, const char *model, const char *pre, bool merges)
+{
+    static const float zeros[6 * 8];
+    gguf_maker m = {0};
+    gguf_tiny_metadata(&m, "llama");
+    gguf_text(&m, "tokenizer.ggml.model", model);
+    if (pre) gguf_text(&m, "tokenizer.ggml.pre", pre);
+    gguf_u32(&m, "tokenizer.ggml.bos_token_id", 281);
+    uint64_t n_merges = (uint64_t)tinytok_merges(), n = 256 + n_merges + 2;
+    ra_buf tokens = {0}, types = {0}, pairs = {0};
+    add_u32(&tokens, GGUF_STRING), add_u64(&tokens, n);
+    add_u32(&types, GGUF_I32), add_u64(&types, n);
+    add_u32(&pairs, GGUF_STRING), add_u64(&pairs, n_merges);
+    for (uint64_t i = 0; i < n; i++) add_u32(&types, i == n - 2 ? 3 : i == n - 1 ? 4 : 1);
+    for (int b = 0; b < 256; b++) {
+        unsigned char byte = (unsigned char)b;
+        add_text(&tokens, tinytok_alphabet(&byte, 1));
+    }
+    for (int k = 0; k < tinytok_merges(); k++) {
+        char *left = tinytok_alphabet(MERGES[k][0], strlen(MERGES[k][0])),
+             *right = tinytok_alphabet(MERGES[k][1], strlen(MERGES[k][1]));
+        add_text(&tokens, ra_format("%s%s", left, right));
+        add_text(&pairs, ra_format("%s %s", left, right));
+        free(left), free(right);
+    }
+    add_text(&tokens, ra_strdup("<s>"));
+    add_text(&tokens, ra_strdup("<user>"));
+    gguf_raw(&m, "tokenizer.ggml.tokens", GGUF_ARRAY, tokens.data, tokens.length);
+    gguf_raw(&m, "tokenizer.ggml.token_type", GGUF_ARRAY, types.data, types.length);
+    if (merges) gguf_raw(&m, "tokenizer.ggml.merges", GGUF_ARRAY, pairs.data, pairs.length);
+    gguf_tensor(&m, "token_embd.weight", 0, 2, (uint64_t[]){8, 6}, zeros, sizeof zeros);
+    gguf_end(&m, 3, out);
+    ra_buf_free(&tokens);
+    ra_buf_free(&types);
+    ra_buf_free(&pairs);
 }

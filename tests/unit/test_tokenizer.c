@@ -336,6 +336,67 @@ static void test_broken_files(void **state)
     broken_file(AROUND "\"vocab\": {\"a\": 0, \"aa\": 1}, \"merges\": [[\"a\", 1]]}}", "merges[0]");
 }
 
+static char *write_gguf(const char *dir, const char *model, const char *pre, bool merges)
+{
+    ra_buf bytes = {0};
+    tinytok_gguf(&bytes, model, pre, merges);
+    char *path = ra_path_join(dir, "tiny.gguf");
+    CHECK_OK(ra_file_write(path, bytes.data, bytes.length));
+    ra_buf_free(&bytes);
+    return path;
+}
+
+static void refused_gguf(const char *model, const char *pre, bool merges, ra_err code, const char *word)
+{
+    char *dir = test_dir_make(), *path = write_gguf(dir, model, pre, merges);
+    ra_tokenizer *t;
+    check_fails(ra_tokenizer_open(path, &t), code, "tiny.gguf", word, NULL);
+    free(path);
+    test_dir_remove(dir);
+}
+
+/* The same vocabulary in both files: the same hash, so the same ids for every text. */
+static void test_gguf(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pre, *pre_tokenizer;
+    } SAME[] = {{"gpt-2", NULL},
+                {"smollm",
+                 "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, {\"type\": "
+                 "\"ByteLevel\", \"add_prefix_space\": false}]}"}};
+    const char *added =
+        "[{\"id\": 281, \"content\": \"<s>\", \"special\": true}, {\"id\": 282, \"content\": \"<user>\", \"normalized\": false}]";
+    for (size_t i = 0; i < sizeof SAME / sizeof *SAME; i++) {
+        char *dir = test_dir_make(), *path = write_gguf(dir, "gpt2", SAME[i].pre, true);
+        ra_tokenizer *t, *json = open_tiny(&(tinytok){.added = added, .pre_tokenizer = SAME[i].pre_tokenizer});
+        CHECK_OK(ra_tokenizer_open(path, &t));
+        CHECK_IDS(t, "hello<s> world<user>", 0, 259, 281, 265, 282);
+        CHECK_IDS(t, "hello", RA_ENCODE_ADD_SPECIAL, 259);
+        assert_int_equal(ra_tokenizer_bos(t), 281);
+        assert_int_equal(ra_tokenizer_eos(t), -1);
+        assert_true(ra_tokenizer_hash(t) == ra_tokenizer_hash(json));
+        ra_tokenizer_close(t), ra_tokenizer_close(json);
+        free(path);
+        test_dir_remove(dir);
+    }
+    char *dir = test_dir_make(), *path = write_gguf(dir, "gpt2", "llama-bpe", true);
+    ra_tokenizer *t;
+    CHECK_OK(ra_tokenizer_open(path, &t));
+    CHECK_IDS(t, "aab", RA_ENCODE_ADD_SPECIAL, 281, 273); /* whole words first, and a BOS */
+    ra_tokenizer_close(t);
+    free(path);
+    path = write_gguf(dir, "gpt2", NULL, true);
+    CHECK_OK(ra_tokenizer_open(path, &t));
+    CHECK_IDS(t, "hello world", 0, 259, 265);
+    ra_tokenizer_close(t);
+    free(path);
+    test_dir_remove(dir);
+    refused_gguf("llama", NULL, true, RA_ERR_UNSUPPORTED, "\"llama\"");
+    refused_gguf("gpt2", "poro-chat", true, RA_ERR_UNSUPPORTED, "poro-chat");
+    refused_gguf("gpt2", "gpt-2", false, RA_ERR_FORMAT, "tokenizer.ggml.merges");
+}
+
 /* Many threads on one tokenizer give what one gives. */
 static void test_threads(void **state)
 {
@@ -371,7 +432,8 @@ int main(void)
         cmocka_unit_test(test_merges),       cmocka_unit_test(test_hash),         cmocka_unit_test(test_word_lengths),
         cmocka_unit_test(test_added_tokens), cmocka_unit_test(test_add_special),  cmocka_unit_test(test_digits_and_prefix_space),
         cmocka_unit_test(test_nfc),          cmocka_unit_test(test_missing_byte), cmocka_unit_test(test_invalid_utf8),
-        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_broken_files), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_broken_files), cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
 }
