@@ -113,7 +113,7 @@ info:
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/realign
 	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/realign
-	cp -R README.md doc input jobs $(DESTDIR)$(PREFIX)/share/realign/
+	cp -R $(wildcard README.md doc input jobs) $(DESTDIR)$(PREFIX)/share/realign/
 
 clean:
 	rm -rf build build-san

@@ -235,6 +235,9 @@ static const char *test_refusals(const ra_comm *world)
     RA_MPI(MPI_Barrier(world->comm));
     err = ra_h5_open(nowhere, world, &file);
     MPI_EXPECT(err == RA_ERR_FORMAT && strstr(ra_error_message(), "missing.h5"), "not HDF5: %s", ra_error_message());
+    bool last = world->rank == world->size - 1; /* a file that one rank cannot read */
+    err = ra_h5_open(last ? "/no/such/file.h5" : path, world, &file);
+    MPI_EXPECT(err == RA_ERR_IO && strstr(ra_error_message(), "/no/such/file.h5"), "one rank's file: %s", ra_error_message());
     char *folder = ra_path_join(dir, "no/such/folder/a.h5");
     err = ra_h5_create(folder, world, &file);
     MPI_EXPECT(err == RA_ERR_IO && strstr(ra_error_message(), "no/such/folder"), "no folder: %s", ra_error_message());
