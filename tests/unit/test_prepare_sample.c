@@ -77,6 +77,19 @@ static void test_prompts_that_part_early(void **state)
     check_ids(job.sample.response[RA_REJECTED].token, job.sample.response[RA_REJECTED].count, IDS(50, 12, 31, END));
 }
 
+/* The same ids, one token of which counts as response in one rendering alone: it is in no prompt. */
+static void test_first_response_start_bounds_the_prompt(void **state)
+{
+    (void)state;
+    for (int turn = 0; turn < 2; turn++) {
+        ra_branch b[RA_ROLES] = {branch_of(chosen, turn ? 3 : 4, 8), branch_of(chosen, turn ? 4 : 3, 8)};
+        ra_job job = split(b, 100, RA_TRUNCATE_DROP);
+        assert_int_equal(job.sample.prompt_count, 3);
+        assert_int_equal(job.sample.response[RA_CHOSEN].skip, turn ? 0 : 1);
+        assert_int_equal(job.sample.response[RA_REJECTED].skip, turn ? 1 : 0);
+    }
+}
+
 static void test_identical_responses(void **state)
 {
     (void)state;
@@ -174,6 +187,7 @@ int main(void)
         cmocka_unit_test(test_boundary_inside_a_token),
         cmocka_unit_test(test_prompts_that_part_early),
         cmocka_unit_test(test_identical_responses),
+        cmocka_unit_test(test_first_response_start_bounds_the_prompt),
         cmocka_unit_test(test_nothing_to_score_is_empty),
         cmocka_unit_test(test_truncation),
         cmocka_unit_test(test_left_without_bos),
