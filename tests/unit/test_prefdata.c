@@ -232,48 +232,50 @@ static void test_hh(void **state)
 static void test_pku(void **state)
 {
     (void)state;
-    ra_prefdata *data = open_text(
-        PKU("true", "false", ", \"safer_response_id\": 1, \"response_1_harm_category\": {\"A\": false, \"B\": true, \"C\": true}") "\n" PKU(
-            "false", "true",
-            ", \"response_1_harm_category\": {}, \"response_0_harm_category\": {\"Z\": true}") "\n" PKU("true", "true",
-                                                                                                        ", "
-                                                                                                        "\"safer_response_id\": "
-                                                                                                        "0, "
-                                                                                                        "\"better_response_id\": "
-                                                                                                        "1, "
-                                                                                                        "\"response_0_harm_"
-                                                                                                        "category\": {\"A\": "
-                                                                                                        "false}") "\n" PKU("fals"
-                                                                                                                           "e",
-                                                                                                                           "fals"
-                                                                                                                           "e",
-                                                                                                                           ", "
-                                                                                                                           "\"saf"
-                                                                                                                           "er_"
-                                                                                                                           "respo"
-                                                                                                                           "nse_"
-                                                                                                                           "id\":"
-                                                                                                                           " 1, "
-                                                                                                                           "\"bet"
-                                                                                                                           "ter_"
-                                                                                                                           "respo"
-                                                                                                                           "nse_"
-                                                                                                                           "id\":"
-                                                                                                                           " 0, "
-                                                                                                                           "\"res"
-                                                                                                                           "ponse"
-                                                                                                                           "_1_"
-                                                                                                                           "harm_"
-                                                                                                                           "categ"
-                                                                                                                           "ory\""
-                                                                                                                           ": "
-                                                                                                                           "{\"K"
-                                                                                                                           "\": "
-                                                                                                                           "true"
-                                                                                                                           "}") "\n" PKU("false",
-                                                                                                                                         "false",
-                                                                                                                                         ", \"better_response_id\": 0, \"category\": \"own\"") "\n",
-        "auto");
+    ra_prefdata *data =
+        open_text(PKU("true", "false",
+                      ", \"safer_response_id\": 1, \"response_1_harm_category\": {\"A\": false, \"B\": true, \"C\": "
+                      "true}") "\n" PKU("false", "true",
+                                        ", \"response_1_harm_category\": {}, \"response_0_harm_category\": {\"Z\": "
+                                        "true}") "\n" PKU("true", "true",
+                                                          ", "
+                                                          "\"safer_response_id\": "
+                                                          "0, "
+                                                          "\"better_response_id\": "
+                                                          "1, "
+                                                          "\"response_0_harm_"
+                                                          "category\": {\"A\": "
+                                                          "false}") "\n" PKU("fals"
+                                                                             "e",
+                                                                             "fals"
+                                                                             "e",
+                                                                             ", "
+                                                                             "\"saf"
+                                                                             "er_"
+                                                                             "respo"
+                                                                             "nse_"
+                                                                             "id\":"
+                                                                             " 1, "
+                                                                             "\"bet"
+                                                                             "ter_"
+                                                                             "respo"
+                                                                             "nse_"
+                                                                             "id\":"
+                                                                             " 0, "
+                                                                             "\"res"
+                                                                             "ponse"
+                                                                             "_1_"
+                                                                             "harm_"
+                                                                             "categ"
+                                                                             "ory\""
+                                                                             ": "
+                                                                             "{\"K"
+                                                                             "\": "
+                                                                             "true"
+                                                                             "}") "\n" PKU("false", "false",
+                                                                                           ", \"better_response_id\": "
+                                                                                           "0, \"category\": \"own\"") "\n",
+                  "auto");
     assert_string_equal(ra_prefdata_schema(data), "pku");
     static const struct {
         bool first;
