@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHOWN = 20 }; /* categories and rules in the table, the largest first */
+enum { SHOWN = 20 /* categories and rules in the table, the largest first */, NAME_WIDTH = 30 };
 
 ra_action ra_triage_action(int c_w, int c_l)
 {
@@ -72,9 +72,23 @@ static void add_share(ra_buf *out, int64_t part, int64_t whole)
     }
 }
 
+/* A name cut or filled to NAME_WIDTH characters; combining and wide ones are not reckoned with. */
+static void add_name(ra_buf *out, const char *name)
+{
+    size_t bytes = 0;
+    int width = 0;
+    while (name[bytes] && width < NAME_WIDTH) {
+        bytes++;
+        while ((name[bytes] & 0xc0) == 0x80) bytes++;
+        width++;
+    }
+    ra_buf_addf(out, "  %.*s%*s", (int)bytes, name, NAME_WIDTH - width, "");
+}
+
 static void add_line(ra_buf *out, const char *name, const ra_triage_group *g)
 {
-    ra_buf_addf(out, "  %-28.28s %9lld %9lld %9lld %9lld", name, (long long)g->rows, (long long)g->action[RA_ACTION_INVERT],
+    add_name(out, name);
+    ra_buf_addf(out, " %9lld %9lld %9lld %9lld", (long long)g->rows, (long long)g->action[RA_ACTION_INVERT],
                 (long long)g->action[RA_ACTION_PUNISH], (long long)g->action[RA_ACTION_RETAIN]);
     for (int i = 0; i < 2; i++) add_share(out, g->yes[i], g->judged[i]);
     ra_buf_adds(out, "\n");
@@ -123,8 +137,8 @@ static void add_rules(const ra_triage_counts *c, const ra_oracle *oracle, int wh
 
 void ra_triage_table(const ra_triage_counts *c, const ra_category_list *categories, const ra_oracle *oracle, ra_buf *out)
 {
-    ra_buf_addf(out, "  %-28s %9s %9s %9s %9s  %9s  %9s\n", "category", "rows", "invert", "punish", "retain", "y_w yes",
-                "y_l yes");
+    add_name(out, "category");
+    ra_buf_addf(out, " %9s %9s %9s %9s  %9s  %9s\n", "rows", "invert", "punish", "retain", "y_w yes", "y_l yes");
     add_line(out, "(all)", &c->all);
     if (c->n_categories) {
         add_categories(c, categories, out);

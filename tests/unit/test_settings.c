@@ -80,6 +80,24 @@ static void test_defaults(void **state)
     ra_settings_free(s);
 }
 
+static void test_nearest(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *a, *b;
+        int distance;
+    } cases[] = {{"", "", 0},      {"", "abc", 3},           {"abc", "", 3}, {"ac", "abc", 1},
+                 {"abc", "ac", 1}, {"kitten", "sitting", 3}, {"ab", "ba", 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(ra_edit_distance(cases[i].a, cases[i].b), cases[i].distance);
+    static const char *const known[] = {"train.lr", "train.beta1", "beta", "model"};
+    assert_string_equal(ra_nearest_name("lr", known, 4), "train.lr");
+    assert_string_equal(ra_nearest_name("bete", known, 4), "beta");
+    assert_string_equal(ra_nearest_name("tarin.beta1", known, 4), "train.beta1");
+    assert_null(ra_nearest_name("something else", known, 4));
+    assert_null(ra_nearest_name("", known, 0));
+}
+
 static void test_words(void **state)
 {
     (void)state;
@@ -313,9 +331,11 @@ int main(int argc, char **argv)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_schema_is_sound), cmocka_unit_test(test_defaults),     cmocka_unit_test(test_words),
-        cmocka_unit_test(test_word_errors),     cmocka_unit_test(test_file),         cmocka_unit_test(test_used_yaml_quotes),
-        cmocka_unit_test(test_file_errors),     cmocka_unit_test(test_put_and_hash), cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_schema_is_sound),  cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_nearest),          cmocka_unit_test(test_words),
+        cmocka_unit_test(test_word_errors),      cmocka_unit_test(test_file),
+        cmocka_unit_test(test_used_yaml_quotes), cmocka_unit_test(test_file_errors),
+        cmocka_unit_test(test_put_and_hash),     cmocka_unit_test(test_texts),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, textfile_cleanup);

@@ -86,14 +86,22 @@ static void test_counts_and_table(void **state)
     assert_int_equal(counts.rule[1][1], 2);
     ra_buf text = {0};
     ra_triage_table(&counts, &categories, oracle, &text);
-    assert_in(text.data, "  (all)                                7         1         1         2     60.0 %     66.7 %\n");
-    assert_in(text.data, "  law                                  3         1         1         0     33.3 %     66.7 %\n");
-    assert_in(text.data, "  art                                  2         0         0         1    100.0 %     50.0 %\n");
-    assert_in(text.data, "  (none)                               1");
+    assert_in(text.data, "  (all)                                  7         1         1         2     60.0 %     66.7 %\n");
+    assert_in(text.data, "  law                                    3         1         1         0     33.3 %     66.7 %\n");
+    assert_in(text.data, "  art                                    2         0         0         1    100.0 %     50.0 %\n");
+    assert_in(text.data, "  (none)                                 1");
     assert_in(text.data, "rules that decided over y_w: short 2\n");
     assert_in(text.data, "rules that decided over y_l: kind 2\n");
     assert_in(text.data, "left out: 1 skipped, 0 malformed, 1 held out, 1 undecided\n");
     assert_true(strstr(text.data, "law") < strstr(text.data, "art")); /* the largest first */
+    ra_buf_clear(&text);
+    free(categories.name[0]); /* 35 characters of two bytes: cut after a whole one */
+    categories.name[0] = ra_strdup(
+        "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+        "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+        "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9");
+    ra_triage_table(&counts, &categories, oracle, &text);
+    assert_in(text.data, "\xc3\xa9         3         1");
     ra_buf_free(&text);
     ra_triage_counts_free(&counts);
     ra_category_free(&categories);
