@@ -4,7 +4,7 @@
 #   tools/make-demo-data.sh MODEL [OUT]      MODEL: a Hugging Face directory or GGUF file; OUT: input/data/demo_pairs.jsonl
 #
 #   draw   K candidates for every training prompt, each under one system prompt that pushes with or against the old policy
-#   clean  cut what the token limit left unfinished; leave out broken texts (loops, markup, role play, refusals)
+#   clean  cut what the token limit left unfinished; leave out broken texts (loops, markup, other turns)
 #   judge  by the old and the new policy: `realign policy judge`
 #   pair   y_w complies with the old policy, y_l does not; the new policy only steers how many pairs of each set are taken
 #
@@ -89,8 +89,6 @@ def broken(text):
         return "loop"
     if re.search(r"https?:|www\.|<[a-z/|]|```|[\[\]{}_]|\\[a-z(]", text):
         return "markup"
-    if re.search(r"(?i)as an ai\b|chatbot|language model|smollm|hugging face|i'm sorry|i apologi[sz]e|i can(?:'|no)t (?:help|assist|provide)", text):
-        return "role play or refusal"
     if re.search(r"(?i)\b(?:user|assistant|human|system|q|a):", text):
         return "turns of its own"
     if not all(c == "\n" or " " <= c <= "~" or c in "éèàçñöüäôêïáíóú°½–—‘’“”…" for c in text):
