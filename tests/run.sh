@@ -15,7 +15,8 @@ export REALIGN SHARED REALIGN_SHARED=$SHARED OMP_NUM_THREADS="${OMP_NUM_THREADS:
 . tools/mpi-env.sh
 export OMPI_MCA_mpi_yield_when_idle="${OMPI_MCA_mpi_yield_when_idle:-1}" # waiting ranks leave the cores to working ones
 demo_model=${XDG_CACHE_HOME:-$HOME/.cache}/realign/SmolLM2-135M-Instruct.Q4_1.gguf # where tools/fetch-demo-model.sh puts it
-[ -n "${REALIGN_DEMO_GGUF:-}" ] || [ ! -f "$demo_model" ] || export REALIGN_DEMO_GGUF=$demo_model
+[ -z "${REALIGN_DEMO_GGUF:-}" ] || demo_model=$REALIGN_DEMO_GGUF
+if [ -f "$demo_model" ]; then export REALIGN_DEMO_GGUF=$demo_model REALIGN_SMOLLM2="${REALIGN_SMOLLM2:-$demo_model}"; fi
 limit=${TEST_TIMEOUT:-300}
 case $BUILD in
     *san*)

@@ -114,32 +114,46 @@ static ra_err read_slab(ra_h5 *file, const char *name, const dataset *set, hid_t
     return RA_OK;
 }
 
+static const char *class_name(H5T_class_t class)
+{
+    switch (class) {
+    case H5T_FLOAT: return "real numbers";
+    case H5T_INTEGER: return "integers";
+    case H5T_STRING: return "text";
+    default: return "another class of values";
+    }
+}
+
+/* Integers may be read as real numbers and truth values as integers, but nothing that would be cut or reinterpreted. */
+static ra_err check_class(const ra_h5 *file, const char *name, hid_t stored, hid_t wanted)
+{
+    H5T_class_t from = H5Tget_class(stored), to = H5Tget_class(wanted);
+    if (from == to || (from == H5T_INTEGER && to == H5T_FLOAT) || (from == H5T_ENUM && to == H5T_INTEGER)) return RA_OK;
+    return ra_fail(RA_ERR_FORMAT, "%s: '%s' holds %s; %s was asked for", file->path, name, class_name(from), class_name(to));
+}
+
+static ra_err read_rows(ra_h5 *file, const char *name, const dataset *set, hid_t type, int64_t first, int64_t count, void *data)
+{
+    int64_t rows = set->rank == 0 ? 1 : (int64_t)set->shape[0];
+    if (count < 0) count = rows - first;
+    if (first < 0 || count < 0 || count > rows - first) {
+        return ra_fail(RA_ERR_FORMAT, "%s: '%s' has %lld rows; rows [%lld, %lld) were asked for", file->path, name,
+                       (long long)rows, (long long)first, (long long)(first + count));
+    }
+    RA_TRY(check_class(file, name, set->type, type));
+    if (set->rank == 0) {
+        bool good = count == 0 || H5Dread(set->id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
+        return good ? RA_OK : ra_h5_fail(file, RA_ERR_IO, name, "cannot read");
+    }
+    ra_h5_slab slab = ra_h5_slab_make(set->rank, set->shape, (int64_t)H5Tget_size(type), first, count, file->piece_bytes);
+    return read_slab(file, name, set, type, &slab, data);
+}
+
 ra_err ra_h5_read(ra_h5 *file, const char *name, hid_t type, int64_t first, int64_t count, void *data)
 {
     dataset set;
     RA_TRY(open_dataset(file, name, &set));
-    ra_err err = RA_OK;
-    int64_t rows = (int64_t)set.shape[0];
-    if (count < 0) count = rows - first;
-    H5T_class_t stored = H5Tget_class(set.type), wanted = H5Tget_class(type);
-    if (set.rank == 0) {
-        if (H5Dread(set.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) err = ra_fail(RA_ERR_IO, "%s: cannot read '%s'", file->path, name);
-    } else if (first < 0 || count < 0 || count > rows - first) {
-        err = ra_fail(RA_ERR_FORMAT, "%s: '%s' has %lld rows; rows [%lld, %lld) were asked for", file->path, name,
-                      (long long)rows, (long long)first, (long long)(first + count));
-    } else if (stored != wanted && !(stored == H5T_INTEGER && wanted == H5T_FLOAT)) {
-        err = ra_fail(RA_ERR_FORMAT, "%s: '%s' holds %s; %s was asked for", file->path, name,
-                      stored == H5T_FLOAT     ? "real numbers"
-                      : stored == H5T_INTEGER ? "integers"
-                      : stored == H5T_STRING  ? "text"
-                                              : "another class of values",
-                      wanted == H5T_FLOAT     ? "real numbers"
-                      : wanted == H5T_INTEGER ? "integers"
-                                              : "something else");
-    } else {
-        ra_h5_slab slab = ra_h5_slab_make(set.rank, set.shape, (int64_t)H5Tget_size(type), first, count, file->piece_bytes);
-        err = read_slab(file, name, &set, type, &slab, data);
-    }
+    ra_err err = read_rows(file, name, &set, type, first, count, data);
     close_dataset(&set);
     return err;
 }

@@ -214,9 +214,9 @@ ra_err ra_h5_write_strings(ra_h5 *file, const char *name, const char *const *tex
 /* ---- attributes ---- */
 
 /* The object an attribute goes to; a missing one is made as a group. */
-static ra_err open_object(const ra_h5 *file, const char *object, hid_t *out)
+static ra_err open_object(ra_h5 *file, const char *object, hid_t *out)
 {
-    if (ra_h5_has((ra_h5 *)(uintptr_t)file, object)) {
+    if (ra_h5_has(file, object)) {
         *out = H5Oopen(file->id, object, H5P_DEFAULT);
     } else {
         hid_t links = H5Pcreate(H5P_LINK_CREATE);

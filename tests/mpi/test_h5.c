@@ -168,6 +168,53 @@ static ra_err flip_byte(const char *path, off_t at)
     return good ? RA_OK : ra_fail(RA_ERR_IO, "%s: %m", path);
 }
 
+/* Files of other programs: scalars, truth values, texts of variable length. */
+static const char *test_foreign(const ra_comm *world)
+{
+    char *dir = test_mpi_dir_make(world), *path = ra_path_join(dir, "a.h5");
+    if (world->rank == 0) {
+        hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), scalar = H5Screate(H5S_SCALAR);
+        hsize_t two[1] = {2};
+        hid_t pair = H5Screate_simple(1, two, NULL), truth = H5Tenum_create(H5T_NATIVE_INT8), text = H5Tcopy(H5T_C_S1);
+        int8_t no = 0, yes = 1, truths[2] = {1, 0};
+        double value = 2.5;
+        const char *words[2] = {"short", "somewhat longer"};
+        H5Tenum_insert(truth, "FALSE", &no);
+        H5Tenum_insert(truth, "TRUE", &yes);
+        H5Tset_size(text, H5T_VARIABLE);
+        hid_t set[3] = {H5Dcreate2(file, "scalar", H5T_NATIVE_DOUBLE, scalar, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                        H5Dcreate2(file, "truths", truth, pair, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                        H5Dcreate2(file, "words", text, pair, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT)};
+        H5Dwrite(set[0], H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, &value);
+        H5Dwrite(set[1], truth, H5S_ALL, H5S_ALL, H5P_DEFAULT, truths);
+        H5Dwrite(set[2], text, H5S_ALL, H5S_ALL, H5P_DEFAULT, words);
+        for (int i = 0; i < 3; i++) H5Dclose(set[i]);
+        H5Tclose(text);
+        H5Tclose(truth);
+        H5Sclose(pair);
+        H5Sclose(scalar);
+        H5Fclose(file);
+    }
+    RA_MPI(MPI_Barrier(world->comm));
+    ra_h5 *file;
+    double value = 0;
+    int32_t truths[2] = {7, 7};
+    char **words;
+    int64_t n;
+    MPI_EXPECT_OK(ra_h5_open(path, world, &file));
+    MPI_EXPECT_OK(ra_h5_read(file, "scalar", H5T_NATIVE_DOUBLE, 0, -1, &value));
+    MPI_EXPECT(value == 2.5, "the scalar is %g", value);
+    MPI_EXPECT_OK(ra_h5_read(file, "truths", H5T_NATIVE_INT32, 0, -1, truths));
+    MPI_EXPECT(truths[0] == 1 && truths[1] == 0, "truth values %d %d", truths[0], truths[1]);
+    MPI_EXPECT_OK(ra_h5_read_strings(file, "words", &words, &n));
+    MPI_EXPECT(n == 2 && strcmp(words[0], "short") == 0 && strcmp(words[1], "somewhat longer") == 0, "the words differ");
+    free(words);
+    ra_h5_close(file);
+    free(path);
+    test_mpi_dir_remove(world, dir);
+    return NULL;
+}
+
 static const char *test_damage(const ra_comm *world)
 {
     char *dir = test_mpi_dir_make(world), *path = ra_path_join(dir, "damaged.h5");
@@ -307,6 +354,7 @@ int main(int argc, char **argv)
         {"write, commit, read back", test_round_trip},
         {"transfers in pieces", test_pieces},
         {"checksums do not depend on who writes", test_checksum_of_layout},
+        {"files of other programs", test_foreign},
         {"one flipped bit is found and named", test_damage},
         {"missing and mistyped things are refused", test_refusals},
         {"a failure on one rank is everybody's", test_one_rank_fails},
