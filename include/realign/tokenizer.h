@@ -28,10 +28,11 @@ enum {
     RA_ENCODE_OFFSETS = 4
 };
 
-/* Appends the ids of `text` to `out`. Text that is not UTF-8 is RA_ERR_DATA naming the first bad byte's offset. An error leaves `out` as it was. */
+/* Appends the ids of `text` to `out`. Text that is not UTF-8 is RA_ERR_DATA naming the first bad byte's offset. An error
+ * leaves `out` as it was. */
 ra_err ra_tokenizer_encode(const ra_tokenizer *t, const char *text, size_t length, int flags, ra_ids *out);
-/* Appends the text of the ids. Special tokens are written out unless `skip_special`. Ids without a token have no text (models have more rows than
- * tokens); a negative id is RA_ERR_DATA; bytes that are no UTF-8 become U+FFFD. */
+/* Appends the text of the ids. Special tokens are written out unless `skip_special`. Ids without a token have no text (models
+ * have more rows than tokens); a negative id is RA_ERR_DATA; bytes that are no UTF-8 become U+FFFD. */
 ra_err ra_tokenizer_decode(const ra_tokenizer *t, const int32_t *ids, int64_t n, bool skip_special, ra_buf *out);
 
 int32_t ra_tokenizer_vocabulary_size(const ra_tokenizer *t);       /* highest id + 1 */
@@ -51,9 +52,9 @@ typedef struct {
 
 typedef struct ra_template ra_template;
 
-/* `name`: "auto" (recognise the tokenizer's own; an unknown one is an error that names `template:` and the known names) or a known name:
- * "chatml", "smollm2", "qwen2", "qwen2.5", "llama3", "llama3.1", "llama3.2", "plain" (base models: BOS where the tokenizer adds one, the
- * contents one after the other, EOS after an answer). The tokenizer must outlive the template. */
+/* `name`: "auto" (recognise the tokenizer's own; an unknown one is an error that names `template:` and the known names) or a
+ * known name: "chatml", "smollm2", "qwen2", "qwen2.5", "llama3", "llama3.1", "llama3.2", "plain" (base models: BOS where the
+ * tokenizer adds one, the contents one after the other, EOS after an answer). The tokenizer must outlive the template. */
 ra_err ra_template_open(const char *name, const ra_tokenizer *t, ra_template **out);
 void ra_template_close(ra_template *tpl);
 const char *ra_template_name(const ra_template *tpl);

@@ -6,11 +6,12 @@
 /* check DIR [key=value ...]: recomputes every quantity of a reference directory; RA_ERR_NUMERIC where one is outside its tolerance. */
 ra_err ra_tool_check(int argc, char **argv);
 
-/* One JSON value a line on stdin, one a line on stdout, order kept. A bad line ends the tool with RA_ERR_DATA naming the line number; what was written
- * for the lines before it stays.
+/* tokenize, template: one JSON value a line on stdin, one a line on stdout, order kept. A bad line ends the tool with RA_ERR_DATA
+ * naming the line number; what was written for the lines before it stays.
  * tokenize --model M [--add-special] [--no-parse-special]: a string -> array of ids.  --decode: array of ids -> a string. */
 ra_err ra_tool_tokenize(int argc, char **argv);
-/* template --model M [--template NAME]: {"messages": [...], "add_generation_prompt": bool} -> {"text", "ids", "response_start", "response_end"}. */
+/* template --model M [--template NAME]: {"messages": [...], "add_generation_prompt": bool} -> {"text", "ids", "response_start",
+ * "response_end"}, token indices or null. */
 ra_err ra_tool_template(int argc, char **argv);
 
 /* inspect FILE, of an HDF5 file: the tree with shapes, units and descriptions, whether the checksums hold (RA_ERR_FORMAT where one does not), the provenance. */

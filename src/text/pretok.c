@@ -11,8 +11,8 @@ ra_err ra_pretok_add(ra_pretok *p, const char *where, ra_step_kind kind)
     return RA_OK;
 }
 
-/* The pattern as PCRE2 must read it to mean what it means to Hugging Face: \s and \S without U+180E, which PCRE2 counts as white space.
- * Inside [...] a \S stays as it is. Free with free. */
+/* The pattern as PCRE2 must read it to mean what it means to Hugging Face: \s and \S without U+180E, which PCRE2 counts as
+ * white space. Inside [...] a \S stays as it is. Free with free. */
 static char *translate(const char *pattern)
 {
     static const char SPACE[] = "\\t-\\r\\x{85}\\p{Z}";

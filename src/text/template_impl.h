@@ -33,8 +33,9 @@ struct ra_template {
     int n_stop;
 };
 
-/* A template's text without what does not show: white space between and inside tags, comments, kinds of quotes, ['x'] for .x, and with the default
- * ChatML system text taken out into *system (NULL where there is none; free with free). Two texts with the same hash render alike. */
+/* A template's text without what does not show: white space between and inside tags, comments, kinds of quotes, ['x'] for .x,
+ * and with the default ChatML system text taken out into *system (NULL where there is none; free with free). Two texts with
+ * the same hash render alike. */
 uint64_t ra_jinja_fingerprint(const char *text, char **system);
 /* The row for a template's text, NULL where it is not known. */
 const ra_template_row *ra_template_recognise(const char *text, uint64_t *fingerprint, char **system);

@@ -1,5 +1,5 @@
-/* Which of the known templates a Jinja text is. Only texts known to render as a row does are accepted: a template that merely looks alike
- * (other defaults, tools always on) would train the model on the wrong text, so it is refused instead. */
+/* Which of the known templates a Jinja text is. Only texts known to render as a row does are accepted: a template that merely
+ * looks alike (other defaults, tools always on) would train the model on the wrong text, so it is refused instead. */
 #include "template_impl.h"
 
 #include <realign/hash.h>
@@ -61,7 +61,8 @@ typedef struct {
     bool dash; /* white space on this side is cut away */
 } edge;
 
-/* White space between two tags as transformers renders it (trim_blocks, lstrip_blocks; one newline at the very end is dropped). */
+/* White space between two tags as transformers renders it (trim_blocks, lstrip_blocks; one newline at the very end is
+ * dropped). */
 static void gap(const char *p, size_t n, edge before, edge after, ra_buf *out)
 {
     if (before.dash || after.dash) return;
@@ -189,7 +190,8 @@ static const struct {
     {0x36d8253ea0a15af9, "llama3.2"}, /* Llama-3.2 Instruct, tools */
 };
 
-/* The row that renders like `row` and has this very system text, so that the name tells the model; else plain ChatML with that text. */
+/* The row that renders like `row` and has this very system text, so that the name tells the model; else plain ChatML with
+ * that text. */
 static const ra_template_row *with_system(const ra_template_row *row, const char *system)
 {
     if (!system || !strcmp(row->system, system)) return row;

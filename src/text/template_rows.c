@@ -1,5 +1,5 @@
-/* The templates, one row each: what their Jinja text renders, written out. A row writes exactly the bytes of the original for messages that
- * are plain texts without tools. */
+/* The templates, one row each: what their Jinja text renders, written out. A row writes exactly the bytes of the original for
+ * messages that are plain texts without tools. */
 #include "template_impl.h"
 
 #include <stdio.h>
@@ -51,7 +51,8 @@ static ra_err render_chatml(const ra_template *tpl, const ra_message *messages, 
     return RA_OK;
 }
 
-/* Qwen2.5: ChatML with results of tools as user turns. Its Jinja drops messages of any other role without a word; here that is an error. */
+/* Qwen2.5: ChatML with results of tools as user turns. Its Jinja drops messages of any other role without a word; here that
+ * is an error. */
 static ra_err render_qwen25(const ra_template *tpl, const ra_message *messages, int n, bool add_generation_prompt, ra_page *page)
 {
     if (tpl->system && !is_role(&messages[0], "system")) chatml_turn(page, "system", tpl->system, false);
@@ -130,8 +131,8 @@ static ra_err render_llama3(const ra_template *tpl, const ra_message *messages, 
     return llama3_turns(messages, 0, n, false, add_generation_prompt, page);
 }
 
-/* Llama-3.1 and 3.2: a system turn always, with two dates. Llama-3.2's Jinja prints the day of the run where it can; a training text that changes with the
- * calendar cannot be resumed or cached, so both print the date the texts fall back to. */
+/* Llama-3.1 and 3.2: a system turn always, with two dates. Llama-3.2's Jinja prints the day of the run where it can; a training
+ * text that changes with the calendar cannot be resumed or cached, so both print the date the texts fall back to. */
 static ra_err render_llama31(const ra_template *tpl, const ra_message *messages, int n, bool add_generation_prompt, ra_page *page)
 {
     bool system = is_role(&messages[0], "system");
@@ -142,7 +143,8 @@ static ra_err render_llama31(const ra_template *tpl, const ra_message *messages,
     return llama3_turns(messages, system, n, true, add_generation_prompt, page);
 }
 
-/* ---- plain: for base models. BOS where the tokenizer adds one, then the contents as they are, one after the other; EOS after every answer ---- */
+/* ---- plain: for base models. BOS where the tokenizer adds one, then the contents as they are, one after the other; EOS
+ * after every answer ---- */
 
 static ra_err render_plain(const ra_template *tpl, const ra_message *messages, int n, bool add_generation_prompt, ra_page *page)
 {

@@ -37,7 +37,8 @@ struct ra_tokenizer {
     _Atomic(ra_tok_work *) pool[RA_TOK_POOL]; /* idle work areas: a thread takes one and puts it back */
 };
 
-/* Fillers. Both leave vocabulary, merges, added tokens, steps, frame, bos, eos and chat_template set; ra_tok_finish does the rest. */
+/* Fillers. Both leave vocabulary, merges, added tokens, steps, frame, bos, eos and chat_template set; ra_tokenizer_open does
+ * the rest. */
 ra_err ra_tok_load_json(ra_tokenizer *t, const char *json_path, const char *dir);
 ra_err ra_tok_load_gguf(ra_tokenizer *t, const char *path);
 
@@ -47,7 +48,8 @@ void ra_tok_return_work(const ra_tokenizer *t, ra_tok_work *w);
 
 void ra_tok_add(ra_tokenizer *t, ra_added added); /* copies added.text */
 
-/* The bytes behind a token's text in the byte-level alphabet of GPT-2, appended to `out`. False (nothing appended) where a character is outside of it. */
+/* The bytes behind a token's text in the byte-level alphabet of GPT-2, appended to `out`. False (nothing appended) where a
+ * character is outside of it. */
 bool ra_bytelevel_decode(const char *text, size_t n, ra_buf *out);
 
 #endif

@@ -85,7 +85,8 @@ static ra_err add_tokens(loader *l, const ra_str *token, int64_t n, const int64_
         }
         ra_buf_clear(&bytes);
         bool added = type && (type[i] == TYPE_CONTROL || type[i] == TYPE_USER_DEFINED);
-        /* GGUF does not say whether BPE knows an added token too. It matters only where whole words are looked up, and there it does not. */
+        /* GGUF does not say whether BPE knows an added token too. It matters only where whole words are looked up, and there
+         * it does not. */
         bool of_bpe = token[i].length && !(added && l->t->bpe.ignore_merges);
         if (of_bpe && ra_bytelevel_decode(token[i].data, token[i].length, &bytes)) {
             ra_bpe_add_token(&l->t->bpe, (int32_t)i, bytes.data, bytes.length);

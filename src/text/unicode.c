@@ -10,8 +10,8 @@ typedef struct {
     uint32_t first, last;
 } range;
 
-/* Letters and numbers that Unicode 16 has (the version of Hugging Face's regular expressions) and utf8proc 2.8 (Unicode 15) lacks. A newer utf8proc
- * knows them itself. */
+/* Letters and numbers that Unicode 16 has (the version of Hugging Face's regular expressions) and utf8proc 2.8 (Unicode 15)
+ * lacks. A newer utf8proc knows them itself. */
 static const range LATE_LETTERS[] = {
     {0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA, 0xA7DC},   {0x105C0, 0x105F3}, {0x10D4A, 0x10D65}, {0x10D6F, 0x10D85},
     {0x10EC2, 0x10EC4}, {0x11380, 0x11389}, {0x1138B, 0x1138B}, {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113B7},
@@ -23,7 +23,8 @@ static const range LATE_NUMBERS[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x
                                      {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
 /* Digits asks Rust's char::is_numeric, a version further on (Unicode 17). */
 static const range LATER_DIGITS[] = {{0x11DE0, 0x11DE9}, {0x16FF4, 0x16FF6}};
-/* Marks (and one composition, U+11930) that came after the tables of Hugging Face's NFC: to it they are plain characters of class 0. */
+/* Marks (and one composition, U+11930) that came after the tables of Hugging Face's NFC: to it they are plain characters of
+ * class 0. */
 static const range LATE_MARKS[] = {
     {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},
     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
@@ -239,8 +240,8 @@ static size_t compose(ra_nfc *nfc, const uint8_t *s, size_t n)
     return (size_t)utf8proc_normalize_utf32(nfc->work, count, options);
 }
 
-/* The region [from, to) in its NFC. What stays the same at both its ends keeps its own place; between, every byte stands for the whole
- * changed part. Returns whether anything changed; where not, nothing is written. */
+/* The region [from, to) in its NFC. What stays the same at both its ends keeps its own place; between, every byte stands for
+ * the whole changed part. Returns whether anything changed; where not, nothing is written. */
 static bool normalise_region(ra_nfc *nfc, const uint8_t *s, size_t done, size_t from, size_t to, bool places)
 {
     size_t count = compose(nfc, s + from, to - from);

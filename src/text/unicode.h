@@ -61,8 +61,8 @@ typedef struct {
     size_t work_capacity;
 } ra_nfc;
 void ra_nfc_free(ra_nfc *nfc);
-/* Returns false where the text is NFC already (nfc is then untouched). Places are kept only if `places`. A character that NFC made of several
- * stands for all of them. */
+/* Returns false where the text is NFC already (nfc is then untouched). Places are kept only if `places`. A character that NFC
+ * made of several stands for all of them. */
 bool ra_nfc_apply(const ra_unicode *u, const uint8_t *s, size_t n, bool places, ra_nfc *nfc);
 
 #endif

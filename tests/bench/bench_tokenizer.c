@@ -1,6 +1,7 @@
 /* Tokenizing speed on one thread, MB/s of UTF-8 text: HH-RLHF dialogues of the shared folder, or a file given.
  *   bench_tokenizer [MODEL [FILE]]     FILE: .jsonl(.gz) of preference rows, or any text
- * Prints one line a tokenizer: encode cold (an empty word cache), encode warm, with offsets, decode; and one word of a million bytes. */
+ * Prints one line a tokenizer: encode cold (an empty word cache), encode warm, with offsets, decode; and one word of a
+ * million bytes. */
 #include <support/support.h>
 
 #include <jansson.h>

@@ -1,5 +1,6 @@
-/* Seeded mutations of a small tokenizer.json, of a GGUF tokenizer and of chat templates, and random bytes as text: opening works or fails with a message,
- * encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1. FUZZ_SECONDS (2) and FUZZ_SEED (1) change the effort. */
+/* Seeded mutations of a small tokenizer.json, of a GGUF tokenizer and of chat templates, and random bytes as text: opening
+ * works or fails with a message, encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1.
+ * FUZZ_SECONDS (2) and FUZZ_SEED (1) change the effort. */
 #define _GNU_SOURCE /* memmem */
 #include "../../src/text/template_impl.h"
 #include <jansson.h>
@@ -229,6 +230,22 @@ typedef struct {
     const ra_tokenizer *good;
 } fuzzer;
 
+/* Writes the mutant and opens it: works, or an error that names the file. */
+static const char *open_and_use(fuzzer *f, const char *path, const ra_buf *bytes, const char *name, int64_t *taken)
+{
+    FILE *file = fopen(path, "wb");
+    if (!file) return "the mutant could not be written";
+    bool written = fwrite(bytes->data ? bytes->data : "", 1, bytes->length, file) == bytes->length;
+    if (fclose(file) != 0 || !written) return "the mutant could not be written";
+    ra_tokenizer *t = NULL;
+    if (ra_tokenizer_open(path, &t) != RA_OK)
+        return t || !strstr(ra_error_message(), name) ? "an error that does not name the file" : NULL;
+    ++*taken;
+    const char *why = use(t, &f->rng, false);
+    ra_tokenizer_close(t);
+    return why;
+}
+
 static const char *fuzz_json(fuzzer *f, int64_t *taken)
 {
     ra_buf bytes = {0};
@@ -245,19 +262,20 @@ static const char *fuzz_json(fuzzer *f, int64_t *taken)
         json_decref(tree);
     }
     char *path = ra_path_join(f->dir, "mutant.json");
-    const char *why = NULL;
-    ra_tokenizer *t = NULL;
-    FILE *file = fopen(path, "wb");
-    if (!file || (bytes.length && fwrite(bytes.data, bytes.length, 1, file) != 1) || fclose(file) != 0)
-        why = "the mutant could not be written";
-    ra_err err = why ? RA_OK : ra_tokenizer_open(path, &t);
-    if (!why && err == RA_OK) {
-        ++*taken;
-        why = use(t, &f->rng, false);
-    } else if (!why && (t || !strstr(ra_error_message(), "mutant.json"))) {
-        why = "an error that does not name the file";
-    }
-    ra_tokenizer_close(t);
+    const char *why = open_and_use(f, path, &bytes, "mutant.json", taken);
+    ra_buf_free(&bytes);
+    free(path);
+    return why;
+}
+
+static const char *fuzz_gguf(fuzzer *f, int64_t *taken)
+{
+    static const char *const PRE[] = {"smollm", "llama-bpe", "qwen2", "default"};
+    ra_buf bytes = {0};
+    tinytok_gguf(&bytes, "gpt2", PRE[below(&f->rng, 4)], true);
+    mutate(&f->rng, &bytes);
+    char *path = ra_path_join(f->dir, "mutant.gguf");
+    const char *why = open_and_use(f, path, &bytes, "mutant.gguf", taken);
     ra_buf_free(&bytes);
     free(path);
     return why;
@@ -289,9 +307,9 @@ int main(void)
     static const struct {
         const char *name;
         const char *(*once)(fuzzer *f, int64_t *taken);
-    } KINDS[] = {{"tokenizer.json", fuzz_json}, {"texts", fuzz_text}, {"chat templates", fuzz_template}};
+    } KINDS[] = {{"tokenizer.json", fuzz_json}, {"GGUF", fuzz_gguf}, {"texts", fuzz_text}, {"chat templates", fuzz_template}};
     const char *given = getenv("FUZZ_SECONDS"), *seed_given = getenv("FUZZ_SEED");
-    double share = (given ? strtod(given, NULL) : 2.0) / 3.0;
+    double share = (given ? strtod(given, NULL) : 2.0) / 4.0;
     uint64_t seed = seed_given ? strtoull(seed_given, NULL, 10) : 1;
     ra_log_setup(0, RA_LOG_QUIET);
     char *dir = test_dir_make(),
@@ -301,8 +319,8 @@ int main(void)
     ra_tokenizer *good;
     if (ra_tokenizer_open(dir, &good) != RA_OK) ra_die("%s", ra_error_message());
     int failed = 0;
-    puts("1..3");
-    for (int k = 0; k < 3; k++) {
+    puts("1..4");
+    for (int k = 0; k < 4; k++) {
         fuzzer f = {.dir = dir, .rng = ra_rng_make(seed, RA_STREAM_TEST + (uint64_t)k), .good = good};
         ra_buf_adds(&f.seed, json);
         int64_t rounds = 0, taken = 0;

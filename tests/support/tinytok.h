@@ -1,4 +1,5 @@
-/* A small byte-level BPE tokenizer for tests: the 256 bytes (ids 0 to 255 in byte order), a few merges, and what a test wants around them. */
+/* A small byte-level BPE tokenizer for tests: the 256 bytes (ids 0 to 255 in byte order), a few merges, and what a test
+ * wants around them. */
 #ifndef TESTS_SUPPORT_TINYTOK_H
 #define TESTS_SUPPORT_TINYTOK_H
 #include <realign/mem.h>
@@ -29,8 +30,8 @@ void tinytok_merge(int k, const char **left, const char **right);
 char *tinytok_json(const tinytok *spec);
 /* Writes tokenizer.json and tokenizer_config.json below `dir`. */
 void tinytok_write(const char *dir, const tinytok *spec);
-/* The same vocabulary as a GGUF file without blocks; added tokens <s> (control, id 281) and <user> (user-defined, id 282). `pre` NULL: no such key.
- * `merges`: false leaves them out. Appends to `out`. */
+/* The same vocabulary as a GGUF file without blocks; added tokens <s> (control, id 281) and <user> (user-defined, id 282).
+ * `pre` NULL: no such key. `merges`: false leaves them out. Appends to `out`. */
 void tinytok_gguf(ra_buf *out, const char *model, const char *pre, bool merges);
 /* A text in the alphabet of byte-level tokens; free with free. */
 char *tinytok_alphabet(const void *bytes, size_t n);

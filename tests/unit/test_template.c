@@ -1,4 +1,5 @@
-/* Chat templates: the text of each row, recognition by the Jinja text, the response's tokens, refusals; and the conversations of the shared folder. */
+/* Chat templates: the text of each row, recognition by the Jinja text, the response's tokens, refusals; and the
+ * conversations of the shared folder. */
 #include "../../src/text/template_impl.h"
 #include <support/support.h>
 #include <support/tinytok.h>
@@ -86,6 +87,13 @@ static void test_recognition(void **state)
     not_recognised("{% for message in messages %} {{'x'}}" CHATML_LOOP);
     not_recognised("text {% for message in messages %}" CHATML_LOOP);
     not_recognised("{{'x'}}\n{% for message in messages %}" CHATML_LOOP);
+    not_recognised(
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}\n{% "
+        "endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"); /* a newline after a value is rendered */
+    not_recognised("{% for message in messages %}  " CHATML_LOOP);
+    assert_string_equal(auto_name("{% for message in messages %}\n" CHATML_LOOP "\n", NULL),
+                        "chatml"); /* after a block it is not */
     not_recognised("{{");
     not_recognised("{% '");
     not_recognised("");

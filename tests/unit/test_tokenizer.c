@@ -1,4 +1,5 @@
-/* Tokenizers on a small vocabulary whose ids can be told by hand: merges, added tokens, offsets, NFC, dropped bytes, refusals, threads. */
+/* Tokenizers on a small vocabulary whose ids can be told by hand: merges, added tokens, offsets, NFC, dropped bytes,
+ * refusals, threads. */
 #include <support/support.h>
 #include <support/tinytok.h>
 

@@ -1,4 +1,5 @@
-/* The hand-written scanners cut random texts exactly as PCRE2 cuts them by the same regular expressions; UTF-8, stripping and NFC beside utf8proc's own. */
+/* The hand-written scanners cut random texts exactly as PCRE2 cuts them by the same regular expressions; UTF-8, stripping
+ * and NFC beside utf8proc's own. */
 #include "../../src/text/pretok.h"
 #include <support/support.h>
 

@@ -1,4 +1,5 @@
-/* Token ids of the real tokenizers against the vectors of the shared folder: SmolLM2 (from tokenizer.json and from GGUF), Qwen2.5, Llama-3.1. */
+/* Token ids of the real tokenizers against the vectors of the shared folder: SmolLM2 (from tokenizer.json and from GGUF),
+ * Qwen2.5, Llama-3.1. */
 #include <support/modelmake.h>
 #include <support/support.h>
 
