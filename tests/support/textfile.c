@@ -59,7 +59,7 @@ char *textfile_shared(const char *name)
     const char *base = getenv("REALIGN_SHARED");
     char *path = ra_path_join(base && *base ? base : "../shared", name);
     if (ra_file_exists(path)) return path;
-    fprintf(stderr, "SKIP: %s is absent (REALIGN_SHARED names the shared folder)\n", path);
+    fprintf(stderr, "# SKIP: %s is absent (REALIGN_SHARED names the shared folder)\n", path);
     free(path);
     return NULL;
 }
