@@ -13,7 +13,9 @@ typedef struct ra_tokenizer ra_tokenizer;
 ra_err ra_tokenizer_open(const char *model, ra_tokenizer **out);
 void ra_tokenizer_close(ra_tokenizer *t);
 
-/* Growable id and offset arrays; `{0}` is empty; free with ra_ids_free. */
+/* Growable id and offset arrays; `{0}` is empty; free with ra_ids_free. Offsets are exact to the byte, inside characters too.
+ * Where NFC changed the text, every token of the changed stretch (a character with its marks) spans all of it; bytes that have no
+ * token and were dropped are not counted, so later spans stay right. */
 typedef struct {
     int32_t *id;
     int64_t *begin, *end; /* byte offsets into the text that was encoded, [begin, end); filled only where asked for */
