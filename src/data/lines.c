@@ -1,12 +1,12 @@
 #include "lines.h"
 
-#include <realign/file.h>
 #include <realign/mem.h>
 
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zlib.h>
 
 enum { FIRST_CAPACITY = 1 << 20 };
@@ -60,7 +60,12 @@ static ra_err fill(ra_lines *lines)
 ra_err ra_lines_open(const char *path, int64_t limit, ra_lines **out)
 {
     *out = NULL;
-    if (ra_file_is_dir(path)) return ra_fail(RA_ERR_IO, "%s: a directory; give JSON Lines files (.jsonl or .jsonl.gz)", path);
+    struct stat info;
+    if (stat(path, &info) != 0) return ra_fail(RA_ERR_IO, "%s: %m", path);
+    if (S_ISDIR(info.st_mode)) return ra_fail(RA_ERR_IO, "%s: a directory; give JSON Lines files (.jsonl or .jsonl.gz)", path);
+    if (!S_ISREG(info.st_mode)) {
+        return ra_fail(RA_ERR_IO, "%s: a pipe or device; every rank and stage reads the data anew, so give a file", path);
+    }
     errno = 0;
     gzFile file = gzopen(path, "rbe");
     if (!file) return ra_fail(RA_ERR_IO, "%s: %m", path);

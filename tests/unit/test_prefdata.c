@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static void assert_in(const char *text, const char *part)
 {
@@ -355,6 +356,10 @@ static void test_files_refused(void **state)
     (void)state;
     fails("/nonexistent/rows.jsonl", "auto", RA_ERR_IO, "No such file");
     fails("/tmp", "auto", RA_ERR_IO, "a directory; give JSON Lines files");
+    char *pipe_path = textfile_path("pipe"); /* would lose what was read to recognise the schema */
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    fails(pipe_path, "auto", RA_ERR_IO, "a pipe or device; every rank and stage reads the data anew");
+    free(pipe_path);
     fails_text("", RA_ERR_DATA, "no rows in the file");
     fails_text("\n \n", RA_ERR_DATA, "no rows in the file");
     fails_text("[{\"prompt\": \"p\"}]", RA_ERR_FORMAT, ":1: a JSON array; expected JSON Lines, one object a line");
