@@ -1,28 +1,31 @@
 /* Checkpoints: one HDF5 file of the training state in one logical namespace, readable by any rank layout. All functions are collective over grid->world.
- * dir/step-00000100.h5 holds /master, /adam_m, /adam_v as (size / 16, 16) rows of the canonical flat vector (ra_layout of the whole model's trainable parameters), the table of
- * logical tensors (/tensor/name, /tensor/offset, /tensor/shape), the attributes of ra_progress_state, a caller's text, and /provenance. Written as .part, flushed,
- * re-opened and verified, renamed; then `latest` (a text file with the name) is replaced. A bad checkpoint is named and the one before is used. */
+ * dir/step-00000100.h5 holds /master, /adam_m, /adam_v in R as (size / 16, 16) rows of the canonical flat vector (ra_layout of the trainable parameters: the
+ * adapter's alone where only an adapter trains), the table of logical tensors (/tensor/name, /tensor/offset, /tensor/shape), the members of ra_train_state as
+ * attributes, and /provenance. Written as .part, flushed, re-opened and verified, renamed; then `latest` (a text file with the name) is replaced, and only then
+ * are older files removed. */
 #ifndef REALIGN_CHECKPOINT_H
 #define REALIGN_CHECKPOINT_H
 #include <realign/engine.h>
 
 typedef struct {
     int64_t step, epoch, next; /* steps done; epoch and position in its order of the next batch */
-    double best;               /* best validation value so far; NaN: none */
+    double best;               /* best validation value so far, this state's included; NaN: none */
     uint64_t key;              /* hash of what must agree to resume: data, weights, settings that change the result */
 } ra_train_state;
 
 typedef struct {
     const char *dir; /* checkpoints/ of the run */
     int keep;        /* last k files stay; 0: all */
-    bool keep_best;  /* the file of the best state stays too, as best.h5 (a hard link) */
+    bool keep_best;  /* a state whose `best` is not best.h5's becomes best.h5, a hard link that stays whatever `keep` says */
     const char *used_yaml;
 } ra_checkpoint_policy;
 
+/* Needs host memory for one vector's share of this rank. On failure (RA_ERR_IO: no space, an unwritable directory) the files from before stay. */
 ra_err ra_checkpoint_write(const ra_grid *grid, const ra_checkpoint_policy *policy, ra_model *m, ra_optimiser *o,
                            const ra_train_state *state);
-/* The newest good checkpoint of `dir`, loaded into model and optimiser; *found = false where there is none. A checkpoint that cannot be read or fails its checksums is reported
- * (ra_warn) and the one before is tried. RA_ERR_ARG where its key differs from `key`: the message says that data or settings changed. */
+/* The newest good checkpoint of `dir`, loaded into model and optimiser, each byte read once by one rank; *found = false where there is none. One that cannot be read on
+ * every rank or fails its checksums is reported (ra_warn) and the one before is tried, best.h5 last. RA_ERR_ARG where it is another run's (its key is not `key`, other tensors,
+ * another precision); RA_ERR_FORMAT or RA_ERR_IO where there are checkpoints and none is good: model and optimiser are then undefined. */
 ra_err ra_checkpoint_load(const ra_grid *grid, const char *dir, uint64_t key, ra_model *m, ra_optimiser *o, ra_train_state *state,
                           bool *found);
 

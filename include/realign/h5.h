@@ -40,6 +40,10 @@ ra_err ra_h5_write_attr_text(ra_h5 *file, const char *object, const char *name, 
 /* Collective. /provenance: version, git, flags, libraries, host, layout, date, and `used_yaml` (may be NULL). */
 ra_err ra_h5_write_provenance(ra_h5 *file, const ra_comm *comm, const char *used_yaml);
 
+/* Collective over the communicator the file was opened with. Reads rows [first, first + count) without conversion and compares the checksum, summed over
+ * ranks, with the stored one: the rows of all ranks must tile the dataset. RA_ERR_FORMAT on every rank where the data is damaged. */
+ra_err ra_h5_read_checked(ra_h5 *file, const char *name, hid_t type, int64_t first, int64_t count, void *data);
+
 /* Not collective from here on. */
 bool ra_h5_has(ra_h5 *file, const char *name);
 ra_err ra_h5_shape(ra_h5 *file, const char *name, int *rank, int64_t shape[4]);
