@@ -53,8 +53,10 @@ typedef struct ra_generator ra_generator;
 /* config.stop is borrowed. */
 ra_generator *ra_generator_new(ra_model *m, const ra_generation *config);
 void ra_generator_free(ra_generator *g);
-/* Fills the outputs of all n. RA_ERR_DATA names (by `id`) a prompt that is empty, holds an id outside of the vocabulary, or leaves no room within the model's positions;
- * RA_ERR_NUMERIC one whose logits are not numbers. On failure no outputs are held. */
+/* RA_ERR_DATA where the prompt is empty, holds an id outside of the vocabulary, or leaves no room within the model's positions. */
+ra_err ra_generator_check(const ra_generator *g, const ra_continuation *sequence);
+/* Fills the outputs of all n. Errors name the prompt by `id`: what ra_generator_check refuses, and RA_ERR_NUMERIC where logits are not numbers. On failure no outputs
+ * are held. */
 ra_err ra_generator_run(ra_generator *g, ra_continuation *sequence, int64_t n);
 const ra_generation_counts *ra_generator_counts(const ra_generator *g);
 
@@ -70,7 +72,9 @@ typedef struct ra_scorer ra_scorer;
 /* Packs of `rows` rows; a longer sequence gets a pack of its own. */
 ra_scorer *ra_scorer_new(ra_model *m, int32_t rows);
 void ra_scorer_free(ra_scorer *s);
-/* RA_ERR_DATA names (by `id`) a sequence with an id outside of the vocabulary or more tokens than the model has positions. */
+/* RA_ERR_DATA where the sequence holds an id outside of the vocabulary or more tokens than the model has positions. */
+ra_err ra_scorer_check(const ra_scorer *s, const ra_scored *sequence);
+/* Errors name the sequence by `id`. */
 ra_err ra_scorer_run(ra_scorer *s, ra_scored *sequence, int64_t n);
 
 typedef struct {

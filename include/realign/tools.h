@@ -14,6 +14,13 @@ ra_err ra_tool_tokenize(int argc, char **argv);
  * "response_end"}, token indices or null. */
 ra_err ra_tool_template(int argc, char **argv);
 
+/* The model at a shell, lines as above. Both take --model M, --template NAME and key=value words; M is a directory or a GGUF file.
+ * score: {"ids": [...]} -> {"logprobs": [...]}, log p(ids[i + 1] given ids[0 .. i]); {"prompt" or "messages", "response"} -> those of the response's tokens, the closing
+ * one included. */
+ra_err ra_tool_score(int argc, char **argv);
+/* generate: {"ids"}, {"messages"} or {"prompt"} -> {"ids": [new ones, the closing token included], "text"}. Greedy unless generate.temperature says otherwise. */
+ra_err ra_tool_generate(int argc, char **argv);
+
 /* inspect FILE, of an HDF5 file: the tree with shapes, units and descriptions, whether the checksums hold (RA_ERR_FORMAT where one does not), the provenance. */
 ra_err ra_inspect_h5(const char *path);
 /* convert IN OUT [options]: weights, configuration and tokenizer into a Hugging Face directory; without words, RA_ERR_ARG with its usage. */

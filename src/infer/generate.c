@@ -99,17 +99,16 @@ const ra_generation_counts *ra_generator_counts(const ra_generator *g)
     return &g->counts;
 }
 
-static ra_err check(const ra_generator *g, const ra_continuation *c)
+ra_err ra_generator_check(const ra_generator *g, const ra_continuation *c)
 {
-    long long id = (long long)c->id;
-    if (c->prompt_count < 1) return ra_fail(RA_ERR_DATA, "prompt %lld is empty: there is nothing to continue", id);
+    if (c->prompt_count < 1) return ra_fail(RA_ERR_DATA, "the prompt is empty: there is nothing to continue");
     if (c->prompt_count >= g->m->rope_positions) {
-        return ra_fail(RA_ERR_DATA, "prompt %lld has %d tokens; the model has %d positions, and a response needs some", id,
+        return ra_fail(RA_ERR_DATA, "the prompt has %d tokens; the model has %d positions, and a response needs some",
                        c->prompt_count, g->m->rope_positions);
     }
     for (int32_t i = 0; i < c->prompt_count; i++) {
         if (c->prompt[i] < 0 || c->prompt[i] >= g->m->arch.vocabulary) {
-            return ra_fail(RA_ERR_DATA, "prompt %lld: token id %d at index %d; the vocabulary has 0 to %d", id, c->prompt[i], i,
+            return ra_fail(RA_ERR_DATA, "token id %d at index %d; the vocabulary has 0 to %d", c->prompt[i], i,
                            g->m->arch.vocabulary - 1);
         }
     }
@@ -225,7 +224,8 @@ ra_err ra_generator_run(ra_generator *g, ra_continuation *sequence, int64_t n)
         sequence[i].token = NULL;
         sequence[i].count = 0;
         sequence[i].stopped = false;
-        RA_TRY(check(g, &sequence[i]));
+        ra_err bad = ra_generator_check(g, &sequence[i]);
+        if (bad != RA_OK) return ra_fail_in(bad, "prompt %lld", (long long)sequence[i].id);
         if (sequence[i].prompt_count > longest) longest = sequence[i].prompt_count;
     }
     if (n == 0) return RA_OK;

@@ -49,17 +49,15 @@ void ra_scorer_free(ra_scorer *s)
     ra_free(s);
 }
 
-static ra_err check(const ra_scorer *s, const ra_scored *q)
+ra_err ra_scorer_check(const ra_scorer *s, const ra_scored *q)
 {
-    long long id = (long long)q->id;
-    if (q->first < 1) ra_die("scoring sequence %lld from index %d: nothing stands before the first token", id, q->first);
+    if (q->first < 1) return ra_fail(RA_ERR_DATA, "scoring from index %d: nothing stands before the first token", q->first);
     if (q->count - 1 > s->m->rope_positions) {
-        return ra_fail(RA_ERR_DATA, "sequence %lld has %d tokens; the model has %d positions", id, q->count,
-                       s->m->rope_positions);
+        return ra_fail(RA_ERR_DATA, "the sequence has %d tokens; the model has %d positions", q->count, s->m->rope_positions);
     }
     for (int32_t i = 0; i < q->count; i++) {
         if (q->token[i] < 0 || q->token[i] >= s->m->arch.vocabulary) {
-            return ra_fail(RA_ERR_DATA, "sequence %lld: token id %d at index %d; the vocabulary has 0 to %d", id, q->token[i], i,
+            return ra_fail(RA_ERR_DATA, "token id %d at index %d; the vocabulary has 0 to %d", q->token[i], i,
                            s->m->arch.vocabulary - 1);
         }
     }
@@ -124,7 +122,8 @@ ra_err ra_scorer_run(ra_scorer *s, ra_scored *sequence, int64_t n)
     int64_t used = 0;
     ra_err err = RA_OK;
     for (int64_t i = 0; i < n && err == RA_OK; i++) {
-        err = check(s, &sequence[i]);
+        err = ra_scorer_check(s, &sequence[i]);
+        if (err != RA_OK) ra_fail_in(err, "sequence %lld", (long long)sequence[i].id);
         if (sequence[i].count > sequence[i].first) queue[used++] = &sequence[i];
     }
     if (err == RA_OK) {

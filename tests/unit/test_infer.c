@@ -365,13 +365,13 @@ static void test_sampling(void **state)
     assert_int_equal(ra_sample_token(&s, 2, none, &rng, p, order), -1);
 }
 
-/* The model itself is not in the shared folder: REALIGN_SMOLLM2 names it (a directory or the GGUF), or the demo's cache has it. */
+/* The model itself is not in the shared folder: REALIGN_DEMO_GGUF names it (tests/run.sh sets it where the demo has fetched it). */
 static void test_smollm2(void **state)
 {
     (void)state;
-    const char *path = getenv("REALIGN_SMOLLM2");
+    const char *path = getenv("REALIGN_DEMO_GGUF");
     if (!path || !*path) {
-        print_message("# SKIP: REALIGN_SMOLLM2 does not name SmolLM2-135M-Instruct\n");
+        print_message("# SKIP: REALIGN_DEMO_GGUF does not name SmolLM2-135M-Instruct\n");
         skip();
     }
     json_t *root = read_json("data/models/smollm2/golden.json"), *texts = json_object_get(root, "texts"), *item;

@@ -1,0 +1,167 @@
+#include "inference.h"
+
+#include <realign/file.h>
+#include <realign/mem.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+static void add_stop(ra_inference *i, int32_t id)
+{
+    for (int32_t k = 0; k < i->stops; k++) {
+        if (i->stop[k] == id) return;
+    }
+    if (id >= 0 && i->stops < (int32_t)(sizeof i->stop / sizeof i->stop[0])) i->stop[i->stops++] = id;
+}
+
+static ra_err open_text(const ra_settings *s, const char *model, ra_inference *i)
+{
+    const char *tokenizer = ra_set_given(s, "tokenizer") ? ra_set_text(s, "tokenizer") : model,
+               *name = ra_set_text(s, "template");
+    RA_TRY(ra_tokenizer_open(tokenizer, &i->tokenizer));
+    add_stop(i, ra_tokenizer_eos(i->tokenizer));
+    ra_err err = ra_template_open(name, i->tokenizer, &i->tpl);
+    if (err != RA_OK && strcmp(name, "auto") != 0) return err;
+    if (err != RA_OK) { /* ids need no template */
+        i->tpl = NULL;
+        i->why_no_template = ra_strdup(ra_error_message());
+        return RA_OK;
+    }
+    const int32_t *ids;
+    int n = ra_template_stop_ids(i->tpl, &ids);
+    for (int k = 0; k < n; k++) add_stop(i, ids[k]);
+    return RA_OK;
+}
+
+static ra_err open_all(const ra_settings *s, const char *model, const char *adapter, ra_inference *i)
+{
+    ra_lora_config lora;
+    RA_TRY(open_text(s, model, i));
+    RA_TRY(ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &i->b));
+    RA_TRY(ra_modelfile_open(model, &i->file));
+    if (adapter) RA_TRY(ra_lora_read_config(adapter, &lora));
+    RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, &i->m));
+    if (adapter) RA_TRY(ra_model_load_adapter(i->m, adapter));
+    return RA_OK;
+}
+
+ra_err ra_inference_open(const ra_settings *s, const char *model, const char *adapter, ra_inference *out)
+{
+    memset(out, 0, sizeof *out);
+    ra_err err = open_all(s, model, adapter, out);
+    if (err != RA_OK) ra_inference_close(out);
+    return err;
+}
+
+void ra_inference_close(ra_inference *i)
+{
+    ra_model_close(i->m);
+    ra_modelfile_close(i->file);
+    ra_backend_close(i->b);
+    ra_template_close(i->tpl);
+    ra_tokenizer_close(i->tokenizer);
+    free(i->why_no_template);
+    memset(i, 0, sizeof *i);
+}
+
+const char *ra_adapter_in(const char *dir)
+{
+    char *config = ra_path_join(dir, "adapter_config.json");
+    bool adapter = ra_file_exists(config);
+    free(config);
+    return adapter ? dir : NULL;
+}
+
+ra_generation ra_generation_of(const ra_settings *s, const ra_inference *i)
+{
+    return (ra_generation){.sampling = {.temperature = ra_set_real(s, "generate.temperature"),
+                                        .top_p = ra_set_real(s, "generate.top_p"),
+                                        .seed = (uint64_t)ra_set_int(s, "seed")},
+                           .batch = (int32_t)ra_set_int(s, "generate.batch"),
+                           .max_new_tokens = (int32_t)ra_set_int(s, "max_new_tokens"),
+                           .prefill_rows = (int32_t)ra_set_int(s, "pack.tokens"),
+                           .stop = i->stop,
+                           .stops = i->stops};
+}
+
+/* A string without a NUL character, which no chat template can take. */
+static const char *text_of(const json_t *value)
+{
+    const char *text = json_string_value(value);
+    return text && strlen(text) == json_string_length(value) ? text : NULL;
+}
+
+static ra_err read_messages(const json_t *list, ra_message *turns)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(list, i, item)
+    {
+        turns[i] = (ra_message){text_of(json_object_get(item, "role")), text_of(json_object_get(item, "content"))};
+        if (!turns[i].role || !turns[i].content) {
+            return ra_fail(RA_ERR_DATA, "messages[%zu] must have a role and a content, both strings without a NUL character", i);
+        }
+    }
+    return RA_OK;
+}
+
+ra_err ra_turns_read(const json_t *line, ra_message **out, int *n)
+{
+    const json_t *list = json_object_get(line, "messages"), *prompt = json_object_get(line, "prompt"),
+                 *response = json_object_get(line, "response");
+    *out = NULL;
+    *n = 0;
+    if ((list != NULL) == (prompt != NULL))
+        return ra_fail(RA_ERR_DATA, "exactly one of \"messages\" and \"prompt\" (or \"ids\") was expected");
+    if (list && (!json_is_array(list) || json_array_size(list) == 0))
+        return ra_fail(RA_ERR_DATA, "\"messages\" must be a list of at least one message");
+    if (prompt && !text_of(prompt)) return ra_fail(RA_ERR_DATA, "\"prompt\" must be a string without a NUL character");
+    if (response && !text_of(response)) return ra_fail(RA_ERR_DATA, "\"response\" must be a string without a NUL character");
+    size_t count = list ? json_array_size(list) : 1;
+    ra_message *turns = ra_calloc(count + 1, sizeof *turns);
+    ra_err err = list ? read_messages(list, turns) : RA_OK;
+    if (err != RA_OK) {
+        ra_free(turns);
+        return err;
+    }
+    if (prompt) turns[0] = (ra_message){"user", text_of(prompt)};
+    if (response) turns[count++] = (ra_message){"assistant", text_of(response)};
+    *out = turns;
+    *n = (int)count;
+    return RA_OK;
+}
+
+ra_err ra_ids_read(const json_t *line, int32_t **out, int32_t *n)
+{
+    const json_t *list = json_object_get(line, "ids");
+    *out = NULL;
+    *n = 0;
+    if (!json_is_array(list)) return ra_fail(RA_ERR_DATA, "\"ids\" must be a list of token ids");
+    size_t count = json_array_size(list);
+    if (count > INT32_MAX) return ra_fail(RA_ERR_DATA, "\"ids\" has %zu entries", count);
+    int32_t *ids = ra_alloc(count + 1, sizeof *ids);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *id = json_array_get(list, i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX) {
+            ra_free(ids);
+            return ra_fail(RA_ERR_DATA, "ids[%zu] must be a token id, a whole number from 0", i);
+        }
+        ids[i] = (int32_t)json_integer_value(id);
+    }
+    *out = ids;
+    *n = (int32_t)count;
+    return RA_OK;
+}
+
+json_t *ra_ids_json(const int32_t *ids, int32_t n)
+{
+    json_t *list = json_array();
+    for (int32_t i = 0; i < n; i++) json_array_append_new(list, json_integer(ids[i]));
+    return list;
+}
+
+ra_err ra_turns_render(const ra_inference *i, const ra_message *turns, int n, bool add_generation_prompt, ra_rendered *out)
+{
+    if (!i->tpl) return ra_fail(RA_ERR_ARG, "%s", i->why_no_template);
+    return ra_template_render(i->tpl, turns, n, add_generation_prompt, out);
+}
