@@ -14,18 +14,34 @@ static void add_stop(ra_inference *i, int32_t id)
     if (id >= 0 && i->stops < (int32_t)(sizeof i->stop / sizeof i->stop[0])) i->stop[i->stops++] = id;
 }
 
+/* config.json's eos_token_id: a number or a list. */
+static ra_err add_config_stops(ra_inference *i)
+{
+    char *text = NULL;
+    RA_TRY(ra_modelfile_config_json(i->file, &text));
+    json_t *config = json_loads(text, 0, NULL), *eos = json_object_get(config, "eos_token_id");
+    if (json_is_integer(eos)) add_stop(i, (int32_t)json_integer_value(eos));
+    for (size_t k = 0; k < json_array_size(eos); k++) add_stop(i, (int32_t)json_integer_value(json_array_get(eos, k)));
+    json_decref(config);
+    free(text);
+    return RA_OK;
+}
+
 static ra_err open_text(const ra_settings *s, const char *model, ra_inference *i)
 {
     const char *tokenizer = ra_set_given(s, "tokenizer") ? ra_set_text(s, "tokenizer") : model,
                *name = ra_set_text(s, "template");
-    RA_TRY(ra_tokenizer_open(tokenizer, &i->tokenizer));
-    add_stop(i, ra_tokenizer_eos(i->tokenizer));
-    ra_err err = ra_template_open(name, i->tokenizer, &i->tpl);
-    if (err != RA_OK && strcmp(name, "auto") != 0) return err;
-    if (err != RA_OK) { /* ids need no template */
+    ra_err err = ra_tokenizer_open(tokenizer, &i->tokenizer);
+    if (err == RA_OK) {
+        add_stop(i, ra_tokenizer_eos(i->tokenizer));
+        err = ra_template_open(name, i->tokenizer, &i->tpl);
+    } else {
+        i->tokenizer = NULL;
+    }
+    if (err != RA_OK) { /* ids need neither */
         i->tpl = NULL;
-        i->why_no_template = ra_strdup(ra_error_message());
-        return RA_OK;
+        i->why_no_text = ra_strdup(ra_error_message());
+        return ra_set_given(s, "tokenizer") || ra_set_given(s, "template") ? err : RA_OK;
     }
     const int32_t *ids;
     int n = ra_template_stop_ids(i->tpl, &ids);
@@ -39,6 +55,7 @@ static ra_err open_all(const ra_settings *s, const char *model, const char *adap
     RA_TRY(open_text(s, model, i));
     RA_TRY(ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &i->b));
     RA_TRY(ra_modelfile_open(model, &i->file));
+    RA_TRY(add_config_stops(i));
     if (adapter) RA_TRY(ra_lora_read_config(adapter, &lora));
     RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, &i->m));
     if (adapter) RA_TRY(ra_model_load_adapter(i->m, adapter));
@@ -60,7 +77,7 @@ void ra_inference_close(ra_inference *i)
     ra_backend_close(i->b);
     ra_template_close(i->tpl);
     ra_tokenizer_close(i->tokenizer);
-    free(i->why_no_template);
+    free(i->why_no_text);
     memset(i, 0, sizeof *i);
 }
 
@@ -162,6 +179,6 @@ json_t *ra_ids_json(const int32_t *ids, int32_t n)
 
 ra_err ra_turns_render(const ra_inference *i, const ra_message *turns, int n, bool add_generation_prompt, ra_rendered *out)
 {
-    if (!i->tpl) return ra_fail(RA_ERR_ARG, "%s", i->why_no_template);
+    if (!i->tpl) return ra_fail(RA_ERR_ARG, "%s", i->why_no_text);
     return ra_template_render(i->tpl, turns, n, add_generation_prompt, out);
 }

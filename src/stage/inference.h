@@ -11,9 +11,9 @@ typedef struct {
     ra_backend *b;
     ra_modelfile *file;
     ra_model *m;
-    ra_tokenizer *tokenizer;
-    ra_template *tpl; /* NULL where the model has none that is known; `why_no_template` then says what would be accepted */
-    char *why_no_template;
+    ra_tokenizer *tokenizer; /* NULL where the model's is of a kind that is not read yet: ids alone work */
+    ra_template *tpl;        /* NULL where the model has none that is known */
+    char *why_no_text;       /* why one of the two is missing, and what would be accepted */
     int32_t stop[32];
     int32_t stops;
 } ra_inference;

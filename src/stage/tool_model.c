@@ -114,16 +114,15 @@ static ra_err compute_generated(tool *t, job *jobs, int64_t n, long first_line)
     return err;
 }
 
+/* text is null where the model's tokenizer cannot be read. */
 static json_t *write_generated(tool *t, const job *j)
 {
     const ra_continuation *c = &j->continuation;
     ra_buf text = {0};
-    json_t *out = NULL;
-    if (ra_tokenizer_decode(t->model.tokenizer, c->token, c->count, true, &text) == RA_OK) {
-        out = json_object();
-        json_object_set_new(out, "ids", ra_ids_json(c->token, c->count));
-        json_object_set_new(out, "text", json_stringn(text.length ? text.data : "", text.length));
-    }
+    json_t *out = json_object();
+    bool decoded = t->model.tokenizer && ra_tokenizer_decode(t->model.tokenizer, c->token, c->count, true, &text) == RA_OK;
+    json_object_set_new(out, "ids", ra_ids_json(c->token, c->count));
+    json_object_set_new(out, "text", decoded ? json_stringn(text.length ? text.data : "", text.length) : json_null());
     ra_buf_free(&text);
     return out;
 }
@@ -143,7 +142,6 @@ static ra_err read_line(tool *t, const char *text, size_t n, job *j)
 static ra_err print_job(tool *t, const job *j)
 {
     json_t *out = t->write(t, j);
-    if (!out) return RA_ERR_DATA;
     /* ASCII: U+0085 and U+2028 would end the line for some readers. */
     bool written = json_dumpf(out, stdout, JSON_COMPACT | JSON_ENSURE_ASCII) == 0 && putchar('\n') != EOF;
     json_decref(out);
