@@ -19,8 +19,6 @@ typedef struct {
 } tool;
 
 static const tool tools[] = {
-    {"score", ra_tool_score, "score --model M                 log-probabilities of sequences, JSON lines"},
-    {"generate", ra_tool_generate, "generate --model M              continuations of prompts, JSON lines"},
     {"check", ra_tool_check, "check DIR                       recompute the values of a reference directory"},
 };
 

@@ -18,10 +18,4 @@ ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world);
 /* TRACE or DPO training: steps.tsv, checkpoints/ and the result in run.dir/model. RA_ERR_STOPPED after an orderly stop. */
 ra_err ra_stage_train(const ra_settings *s, const ra_comm *world);
 
-/* Answers of the model, and of the trained one in run.dir/model where there is one, to the prompts of the evaluation: generations-before.jsonl, generations-after.jsonl in
- * run.dir. Files that were made from the same model, prompts and keys are reused, unless run.resume is never. */
-ra_err ra_stage_generate(const ra_settings *s, const ra_comm *world);
-/* Verdicts on those answers, Target Policy Agreement before and after, drift on Retain samples, perplexity: evaluate.h5 in run.dir. */
-ra_err ra_stage_evaluate(const ra_settings *s, const ra_comm *world);
-
 #endif

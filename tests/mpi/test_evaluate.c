@@ -1,4 +1,5 @@
 /* evaluate on any number of ranks: the same numbers as on one, bit for bit; answers reused where nothing changed; texts of a random model under a small policy. */
+#include "../../src/stage/responses.h"
 #include "support/support.h"
 #include <realign/file.h>
 #include <realign/h5.h>
