@@ -11,7 +11,7 @@ BEGIN {
     for (i = 1; i <= n; i++) level[order[i]] = i
     own("core", "comm error file h5 hash log mem rng runctl timer version")
     own("params", "settings yamldoc")
-    own("tensor", "dtype modelfile tensor")
+    own("tensor", "dtype hfdir modelfile tensor")
     own("text", "tokenizer unicode")
     own("data", "prefdata store")
     own("oracle", "oracle")

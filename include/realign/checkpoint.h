@@ -31,8 +31,10 @@ ra_err ra_checkpoint_load(const ra_grid *grid, const char *dir, uint64_t key, ra
 
 /* ---- results: what other programs load ---- */
 typedef enum { RA_EXPORT_MODEL, RA_EXPORT_ADAPTER, RA_EXPORT_MERGED } ra_export_kind;
-/* Writes `dir`: a Hugging Face directory (config.json, safetensors in shards of at most shard_bytes, tokenizer files and generation_config copied from source) or a PEFT adapter
- * (adapter_config.json, adapter_model.safetensors, base_model_name_or_path = source). The directory appears whole or not at all (dir.part, then rename). */
+/* Writes `dir`: a Hugging Face directory (config.json, safetensors in shards of at most shard_bytes, tokenizer files and generation_config copied from source, or made from the
+ * GGUF's metadata) or a PEFT adapter (adapter_config.json, adapter_model.safetensors, base_model_name_or_path = source). RA_EXPORT_MERGED: W + (alpha / rank) B A, summed in
+ * double. Rank 0 writes, tensor by tensor; `file`: what the model was opened from. The directory appears whole or not at all (dir.part, then rename); it takes the place of an
+ * earlier export, and RA_ERR_ARG refuses one that holds anything else. */
 ra_err ra_export(const ra_grid *grid, ra_model *m, const ra_modelfile *file, const char *source, ra_export_kind kind,
                  ra_dtype dtype, int64_t shard_bytes, const char *dir);
 

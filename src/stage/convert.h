@@ -1,26 +1,17 @@
-/* The parts of `realign convert`: where tensors come from, a LoRA adapter on top of them, the tokenizer's files. */
+/* The parts of `realign convert`: where tensors come from (a model or random numbers), a LoRA adapter on top of them. */
 #ifndef REALIGN_STAGE_CONVERT_H
 #define REALIGN_STAGE_CONVERT_H
 #include <realign/dtype.h>
 #include <realign/error.h>
-#include <realign/modelfile.h>
-#include <jansson.h>
+#include <realign/hfdir.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ra_lora_merge ra_lora_merge;
 
 typedef struct {
-    char *name;
-    ra_dtype dtype; /* to be written */
-    int ndim;
-    int64_t shape[4], elements;
-    double constant; /* random source: every value, where `is_constant` */
-    bool is_constant;
-} ra_convert_tensor;
-
-typedef struct {
-    ra_convert_tensor *tensor; /* in the order of writing */
+    ra_hf_tensor *tensor; /* in the order of writing */
+    double *constant;     /* of each tensor: random source, every value of it; NaN: drawn */
     int count;
     ra_modelfile *model;    /* NULL: random values */
     ra_lora_merge *adapter; /* or NULL */
@@ -36,8 +27,8 @@ ra_err ra_convert_from_config(const char *path, const json_t *config, ra_dtype d
 /* Lays a PEFT LoRA adapter over the source: W + scale B A. Every tensor of the adapter must find its place. */
 ra_err ra_convert_add_adapter(ra_convert_source *source, const char *dir);
 void ra_convert_source_free(ra_convert_source *source);
-/* Elements [first, first + count) of tensor `index` in its dtype; whole rows where an adapter touches it. */
-ra_err ra_convert_read(const ra_convert_source *source, int index, int64_t first, int64_t count, void *out);
+/* An ra_hf_read: elements of tensor `index` in its dtype; `source` is an ra_convert_source. */
+ra_err ra_convert_read(const void *source, int index, int64_t first, int64_t count, void *out);
 
 ra_err ra_lora_open(const char *dir, ra_lora_merge **out);
 void ra_lora_close(ra_lora_merge *lora);
@@ -47,13 +38,5 @@ int ra_lora_find(const ra_lora_merge *lora, const char *base_name);
 ra_err ra_lora_check(const ra_lora_merge *lora, const ra_convert_source *source);
 /* rows [first, first + count) of W (count, columns) += scale B A, accumulated in double. */
 void ra_lora_add_rows(const ra_lora_merge *lora, int pair, int64_t first, int64_t count, double *w);
-
-/* tokenizer.json and tokenizer_config.json of a byte-level BPE vocabulary embedded in a GGUF; other kinds are refused with a reason. */
-ra_err ra_convert_gguf_tokenizer(const ra_modelfile *model, const char *out_dir);
-/* Copies tokenizer*, chat_template*, vocab.json, merges.txt and the like; *copied is their number. */
-ra_err ra_convert_copy_tokenizer(const char *from_dir, const char *out_dir, int *copied);
-
-/* Writes JSON with an indent of 2 and a final newline. */
-ra_err ra_convert_write_json(const char *dir, const char *name, const json_t *value);
 
 #endif

@@ -159,7 +159,7 @@ ra_err ra_lora_check(const ra_lora_merge *lora, const ra_convert_source *source)
 {
     for (int i = 0; i < lora->count; i++) {
         const lora_pair *p = &lora->pair[i];
-        const ra_convert_tensor *base = NULL;
+        const ra_hf_tensor *base = NULL;
         for (int k = 0; k < source->count && !base; k++) {
             if (strcmp(source->tensor[k].name, p->base) == 0) base = &source->tensor[k];
         }

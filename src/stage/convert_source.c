@@ -7,22 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-static ra_convert_tensor *add(ra_convert_source *s, const char *name, ra_dtype dtype, int ndim, const int64_t *shape)
+static void add(ra_convert_source *s, const char *name, ra_dtype dtype, int ndim, const int64_t *shape)
 {
     s->tensor = ra_realloc(s->tensor, (size_t)s->count + 1, sizeof *s->tensor);
-    ra_convert_tensor *t = &s->tensor[s->count++];
-    *t = (ra_convert_tensor){.name = ra_strdup(name), .dtype = dtype, .ndim = ndim, .elements = 1};
+    s->constant = ra_realloc(s->constant, (size_t)s->count + 1, sizeof *s->constant);
+    s->constant[s->count] = NAN;
+    ra_hf_tensor *t = &s->tensor[s->count++];
+    *t = (ra_hf_tensor){.name = ra_strdup(name), .dtype = dtype, .ndim = ndim, .elements = 1};
     for (int d = 0; d < ndim; d++) {
         t->shape[d] = shape[d];
         t->elements *= shape[d];
     }
-    return t;
 }
 
 void ra_convert_source_free(ra_convert_source *source)
 {
     for (int i = 0; i < source->count; i++) free(source->tensor[i].name);
     free(source->tensor);
+    free(source->constant);
     ra_modelfile_close(source->model);
     ra_lora_close(source->adapter);
     *source = (ra_convert_source){0};
@@ -110,9 +112,8 @@ static void add_linear(ra_convert_source *s, ra_dtype dtype, int64_t layer, cons
 
 static void add_norm(ra_convert_source *s, ra_dtype dtype, const char *name, const shapes *z)
 {
-    ra_convert_tensor *t = add(s, name, dtype, 1, &z->hidden);
-    t->is_constant = true;
-    t->constant = z->gemma2 ? 0.0 : 1.0; /* Gemma multiplies by 1 + w */
+    add(s, name, dtype, 1, &z->hidden);
+    s->constant[s->count - 1] = z->gemma2 ? 0.0 : 1.0; /* Gemma multiplies by 1 + w */
 }
 
 static void add_layer_norm(ra_convert_source *s, ra_dtype dtype, int64_t layer, const char *name, const shapes *z)
@@ -167,7 +168,7 @@ static void draw_four(ra_rng *rng, uint64_t block, float out[4])
 /* Element i of a tensor is number i % 4 of block i / 4, whatever piece it is drawn in. */
 static void draw(const ra_convert_source *s, int index, int64_t first, int64_t count, void *out)
 {
-    const ra_convert_tensor *t = &s->tensor[index];
+    const ra_hf_tensor *t = &s->tensor[index];
     enum { PIECE = 4096 };
     size_t size = ra_dtype_size(t->dtype);
 #pragma omp parallel for schedule(static) if (count > 4 * PIECE)
@@ -177,14 +178,15 @@ static void draw(const ra_convert_source *s, int index, int64_t first, int64_t c
         ra_rng rng = ra_rng_make(s->seed, (uint64_t)(index + 1) << 32 | RA_STREAM_INIT);
         for (int64_t i = 0; i < skip + n; i += 4) draw_four(&rng, (uint64_t)((first + done) / 4 + i / 4), values + i);
         for (int64_t i = skip; i < skip + n; i++)
-            values[i] = t->is_constant ? (float)t->constant : (float)s->deviation * values[i];
+            values[i] = isnan(s->constant[index]) ? (float)s->deviation * values[i] : (float)s->constant[index];
         ra_dtype_convert(t->dtype, (uint8_t *)out + (size_t)done * size, RA_DTYPE_F32, values + skip, n);
     }
 }
 
-ra_err ra_convert_read(const ra_convert_source *source, int index, int64_t first, int64_t count, void *out)
+ra_err ra_convert_read(const void *context, int index, int64_t first, int64_t count, void *out)
 {
-    const ra_convert_tensor *t = &source->tensor[index];
+    const ra_convert_source *source = context;
+    const ra_hf_tensor *t = &source->tensor[index];
     if (!source->model) {
         draw(source, index, first, count, out);
         return RA_OK;

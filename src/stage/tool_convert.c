@@ -151,121 +151,6 @@ static ra_err clear_out(const options *o)
 
 /* ---- writing ---- */
 
-static int64_t tensor_bytes(const ra_convert_tensor *t)
-{
-    return t->elements * (int64_t)ra_dtype_size(t->dtype);
-}
-
-/* One file with tensors [first, end). */
-static ra_err write_file(const ra_convert_source *s, const char *path, int first, int end)
-{
-    enum { PIECE = 1 << 22 };
-    ra_stwriter *w;
-    RA_TRY(ra_stwriter_open(path, &w));
-    ra_err err = RA_OK;
-    for (int i = first; i < end && err == RA_OK; i++) {
-        err = ra_stwriter_declare(w, s->tensor[i].name, s->tensor[i].dtype, s->tensor[i].ndim, s->tensor[i].shape);
-    }
-    void *piece = NULL;
-    int64_t capacity = 0;
-    for (int i = first; i < end && err == RA_OK; i++) {
-        const ra_convert_tensor *t = &s->tensor[i];
-        int64_t width = t->ndim > 1 && t->elements ? t->elements / t->shape[0] : 1;
-        int64_t step = width < PIECE ? PIECE / width * width : width; /* whole rows */
-        if (step > t->elements) step = t->elements;
-        if (step * 8 > capacity) {
-            ra_free(piece);
-            capacity = step * 8;
-            piece = ra_alloc((size_t)capacity, 1);
-        }
-        int64_t done = 0;
-        do {
-            int64_t count = t->elements - done < step ? t->elements - done : step;
-            err = ra_convert_read(s, i, done, count, piece);
-            if (err == RA_OK) err = ra_stwriter_put_part(w, t->name, t->dtype, piece, count);
-            done += count;
-        } while (err == RA_OK && done < t->elements);
-        ra_progress(i + 1 == s->count, "convert: %d of %d tensors", i + 1, s->count);
-    }
-    ra_free(piece);
-    if (err == RA_OK) return ra_stwriter_finish(w);
-    ra_stwriter_abort(w);
-    return err;
-}
-
-/* The end of the shard that begins at `first`: at least one tensor, no more bytes than asked for otherwise. */
-static int shard_end(const ra_convert_source *s, int first, int64_t limit)
-{
-    int64_t bytes = tensor_bytes(&s->tensor[first]);
-    int end = first + 1;
-    while (end < s->count && bytes + tensor_bytes(&s->tensor[end]) <= limit) bytes += tensor_bytes(&s->tensor[end++]);
-    return end;
-}
-
-static ra_err write_tensors(const ra_convert_source *s, const char *out, int64_t limit)
-{
-    int shards = 0;
-    for (int i = 0; i < s->count; i = shard_end(s, i, limit)) shards++;
-    if (shards == 1) {
-        char *path = ra_path_join(out, "model.safetensors");
-        ra_err err = write_file(s, path, 0, s->count);
-        free(path);
-        return err;
-    }
-    json_t *weight_map = json_object();
-    int64_t total = 0;
-    ra_err err = RA_OK;
-    for (int k = 0, first = 0; k < shards && err == RA_OK; k++) {
-        int end = shard_end(s, first, limit);
-        char *name = ra_format("model-%05d-of-%05d.safetensors", k + 1, shards), *path = ra_path_join(out, name);
-        err = write_file(s, path, first, end);
-        for (; first < end; first++) {
-            total += tensor_bytes(&s->tensor[first]);
-            json_object_set_new(weight_map, s->tensor[first].name, json_string(name));
-        }
-        free(name);
-        free(path);
-    }
-    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", weight_map);
-    if (err == RA_OK) err = ra_convert_write_json(out, "model.safetensors.index.json", index);
-    json_decref(index);
-    return err;
-}
-
-ra_err ra_convert_write_json(const char *dir, const char *name, const json_t *value)
-{
-    char *path = ra_path_join(dir, name), *text = json_dumps(value, JSON_INDENT(2));
-    ra_err err = RA_OK;
-    if (!text) {
-        err = ra_fail(RA_ERR_FORMAT, "%s: a value cannot be written as JSON", path);
-    } else {
-        ra_buf line = {0};
-        ra_buf_adds(&line, text);
-        ra_buf_adds(&line, "\n");
-        err = ra_file_write(path, line.data, line.length);
-        ra_buf_free(&line);
-    }
-    free(text);
-    free(path);
-    return err;
-}
-
-/* ---- configuration and tokenizer ---- */
-
-/* The type of most elements, as transformers names it. */
-static const char *main_dtype(const ra_convert_source *s)
-{
-    static const char *const names[] = {
-        [RA_DTYPE_F64] = "float64", [RA_DTYPE_F32] = "float32", [RA_DTYPE_F16] = "float16", [RA_DTYPE_BF16] = "bfloat16"};
-    int64_t elements[4] = {0};
-    for (int i = 0; i < s->count; i++) elements[s->tensor[i].dtype] += s->tensor[i].elements;
-    int best = RA_DTYPE_F32;
-    for (int d = 0; d < 4; d++) {
-        if (elements[d] > elements[best]) best = d;
-    }
-    return names[best];
-}
-
 /* Of random weights: what config.json says, float32 where it says nothing. */
 static ra_dtype config_dtype(const json_t *config)
 {
@@ -295,43 +180,21 @@ static ra_err load_config(const ra_convert_source *s, json_t **out)
     return *out ? RA_OK : ra_fail(RA_ERR_FORMAT, "%s: no configuration", ra_modelfile_path(s->model));
 }
 
-/* The model's own file where it has one, else the special tokens of its configuration. */
-static ra_err write_generation_config(const options *o, const json_t *config)
-{
-    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
-    if (o->in && ra_file_is_dir(o->in)) {
-        char *from = ra_path_join(o->in, "generation_config.json"), *to = ra_path_join(o->out, "generation_config.json");
-        bool there = ra_file_exists(from);
-        ra_err err = there ? ra_file_copy(from, to) : RA_OK;
-        free(from);
-        free(to);
-        if (there) return err;
-    }
-    json_t *generation = json_pack("{s:b}", "_from_model_config", 1);
-    for (int i = 0; i < 3; i++) {
-        json_t *value = json_object_get(config, keys[i]);
-        if (value && !json_is_null(value)) json_object_set(generation, keys[i], value);
-    }
-    ra_err err = ra_convert_write_json(o->out, "generation_config.json", generation);
-    json_decref(generation);
-    return err;
-}
-
 static ra_err write_tokenizer(const options *o, const ra_convert_source *s)
 {
     int copied = 0;
     if (o->tokenizer) {
         if (strcmp(o->tokenizer, "none") == 0) return RA_OK;
-        RA_TRY(ra_convert_copy_tokenizer(o->tokenizer, o->out, &copied));
+        RA_TRY(ra_hf_copy_tokenizer(o->tokenizer, o->out, &copied));
         return copied ? RA_OK : ra_fail(RA_ERR_DATA, "%s: no tokenizer files in this directory", o->tokenizer);
     }
-    if (s->model && ra_modelfile_gguf(s->model)) return ra_convert_gguf_tokenizer(s->model, o->out);
+    if (s->model && ra_modelfile_gguf(s->model)) return ra_hf_gguf_tokenizer(s->model, o->out);
     if (!o->in) return RA_OK;
     if (!ra_file_is_dir(o->in)) {
         ra_info("convert: %s is a file, not a directory; no tokenizer files were written", o->in);
         return RA_OK;
     }
-    RA_TRY(ra_convert_copy_tokenizer(o->in, o->out, &copied));
+    RA_TRY(ra_hf_copy_tokenizer(o->in, o->out, &copied));
     if (!copied) ra_info("convert: %s has no tokenizer files; none were copied", o->in);
     return RA_OK;
 }
@@ -348,14 +211,14 @@ static ra_err convert(const options *o, ra_convert_source *s, json_t **config)
     if (o->adapter) RA_TRY(ra_convert_add_adapter(s, o->adapter));
     RA_TRY(clear_out(o));
     RA_TRY(write_tokenizer(o, s)); /* before the long part: it may be refused */
-    RA_TRY(write_tensors(s, o->out, o->shard_bytes));
-    const char *key = json_object_get(*config, "dtype") ? "dtype" : "torch_dtype"; /* newer and older transformers */
-    json_object_set_new(*config, key, json_string(main_dtype(s)));
-    RA_TRY(write_generation_config(o, *config));
-    RA_TRY(ra_convert_write_json(o->out, "config.json", *config));
+    ra_hf_source tensors = {s->tensor, s->count, ra_convert_read, s};
+    RA_TRY(ra_hf_write_tensors(&tensors, o->out, "model", o->shard_bytes));
+    RA_TRY(ra_hf_write_generation_config(o->in, *config, o->out));
+    RA_TRY(ra_hf_write_config(&tensors, *config, o->out));
     int64_t elements = 0;
     for (int i = 0; i < s->count; i++) elements += s->tensor[i].elements;
-    ra_info("convert: %s: %d tensors, %.3f million parameters, %s", o->out, s->count, 1e-6 * (double)elements, main_dtype(s));
+    ra_info("convert: %s: %d tensors, %.3f million parameters, %s", o->out, s->count, 1e-6 * (double)elements,
+            ra_hf_main_dtype(&tensors));
     return RA_OK;
 }
 

@@ -1,7 +1,6 @@
 /* Tokenizer files beside a converted model: copied from a directory, or made from a GGUF's embedded byte-level BPE vocabulary. */
-#include "convert.h"
-
 #include <realign/file.h>
+#include <realign/hfdir.h>
 #include <realign/mem.h>
 
 #include <dirent.h>
@@ -189,7 +188,7 @@ static ra_err write_tokenizer(const vocabulary *v, const char *out_dir)
         "{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding", "added_tokens", added_tokens,
         "normalizer", v->how->nfc ? json_pack("{s:s}", "type", "NFC") : json_null(), "pre_tokenizer", pre_tokenizer(v->how),
         "post_processor", post_processor(v), "decoder", byte_level(true, true, true), "model", model);
-    if (err == RA_OK) err = ra_convert_write_json(out_dir, "tokenizer.json", root);
+    if (err == RA_OK) err = ra_hf_write_json(out_dir, "tokenizer.json", root);
     json_decref(root);
     return err;
 }
@@ -222,12 +221,12 @@ static ra_err write_tokenizer_config(const vocabulary *v, const ra_modelfile *mo
         free(text);
     }
     json_object_set_new(config, "tokenizer_class", json_string("PreTrainedTokenizerFast"));
-    ra_err err = ra_convert_write_json(out_dir, "tokenizer_config.json", config);
+    ra_err err = ra_hf_write_json(out_dir, "tokenizer_config.json", config);
     json_decref(config);
     return err;
 }
 
-ra_err ra_convert_gguf_tokenizer(const ra_modelfile *model, const char *out_dir)
+ra_err ra_hf_gguf_tokenizer(const ra_modelfile *model, const char *out_dir)
 {
     vocabulary v = {.path = ra_modelfile_path(model), .g = ra_modelfile_gguf(model)};
     ra_err err = read_vocabulary(&v);
@@ -250,7 +249,7 @@ static bool is_tokenizer_file(const char *name)
     return !part && (strncmp(name, "tokenizer", 9) == 0 || strncmp(name, "chat_template", 13) == 0);
 }
 
-ra_err ra_convert_copy_tokenizer(const char *from_dir, const char *out_dir, int *copied)
+ra_err ra_hf_copy_tokenizer(const char *from_dir, const char *out_dir, int *copied)
 {
     *copied = 0;
     DIR *dir = opendir(from_dir);
