@@ -1,7 +1,7 @@
 /* Attention over a pack for one activation type; see a_rows.h for how this file is used. A task is one (tree, kv head): it owns that head's keys,
  * values and query heads, so tasks share nothing and every sum has one order. All inner work is float32 products on small packed copies. */
 
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
+typedef cpu_v16 v16;
 
 /* C[m][0..n) = or += sum_k a[m * rsa + k * csa] B[k][0..n), n a multiple of 16. MR rows and two vectors of C stay in registers. */
 #define TILE(MR, NV)                                                                                                             \
@@ -347,7 +347,45 @@ static void op_cache_store(ra_backend *b, int32_t rows, const ra_attention *a, c
     }
 }
 
-/* Decoding: a task is one (row, kv head); the group's queries share each key as it passes. */
+enum { MAX_HEAD_DIM = 1024 };
+
+/* One query head against the keys [from, n) of a cache; s: scratch of n. Inlined with a constant head_dim where it is a usual one: q and o then stay in registers. */
+static inline __attribute__((always_inline)) void cached_head(int32_t d, int32_t from, int32_t n, int64_t step, float scale,
+                                                              float cap, const A *query, const A *keys, const A *values, float *s,
+                                                              A *out)
+{
+    int32_t full = d / 16;
+    cpu_v16 q[MAX_HEAD_DIM / 16], o[MAX_HEAD_DIM / 16];
+    float q_rest[16], o_rest[16], top = -INFINITY, sum = 0.0f;
+    for (int32_t j = 0; j < full; j++) q[j] = scale * LOAD16(query + 16 * j), o[j] = (cpu_v16){0};
+    for (int32_t j = 16 * full; j < d; j++) q_rest[j % 16] = scale * LOAD(query + j), o_rest[j % 16] = 0.0f;
+    for (int32_t t = from; t < n; t++) {
+        const A *k = keys + t * step;
+        cpu_v16 products = {0};
+        for (int32_t j = 0; j < full; j++) products += q[j] * LOAD16(k + 16 * j);
+        s[t] = cpu_sum16(products);
+        for (int32_t j = 16 * full; j < d; j++) s[t] += q_rest[j % 16] * LOAD(k + j);
+    }
+    if (cap > 0.0f) {
+#pragma omp simd
+        for (int32_t t = from; t < n; t++) s[t] = cap * cpu_tanh(s[t] / cap);
+    }
+#pragma omp simd reduction(max : top)
+    for (int32_t t = from; t < n; t++) top = s[t] > top ? s[t] : top;
+#pragma omp simd reduction(+ : sum)
+    for (int32_t t = from; t < n; t++) {
+        s[t] = cpu_exp(s[t] - top);
+        sum += s[t];
+    }
+    for (int32_t t = from; t < n; t++) {
+        const A *v = values + t * step;
+        for (int32_t j = 0; j < full; j++) o[j] += s[t] * LOAD16(v + 16 * j);
+        for (int32_t j = 16 * full; j < d; j++) o_rest[j % 16] += s[t] * LOAD(v + j);
+    }
+    for (int32_t j = 0; j < d; j++) STORE(out + j, (j < 16 * full ? o[j / 16][j % 16] : o_rest[j % 16]) / sum);
+}
+
+/* Decoding: a task is one (row, kv head); its keys stay in the cache while the group's queries pass. */
 static void op_attention_cached(ra_backend *b, int32_t rows, const ra_attention *a, const void *qv, int64_t ldq,
                                 const void *cachev, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
                                 const int32_t *length, void *outv)
@@ -356,44 +394,27 @@ static void op_attention_cached(ra_backend *b, int32_t rows, const ra_attention 
     int64_t d = a->head_dim, group = a->heads / a->kv_heads, step = (int64_t)a->kv_heads * d;
     int32_t longest = 0;
     for (int32_t i = 0; i < rows; i++) longest = length[i] > longest ? length[i] : longest;
-    float cap = (float)a->softcap;
+    if (d > MAX_HEAD_DIM) ra_die("attention: heads of %lld are wider than %d", (long long)d, MAX_HEAD_DIM);
+    float cap = (float)a->softcap, scale = (float)a->scale;
 #pragma omp parallel
     {
-        float *s = ra_alloc((size_t)longest, sizeof *s), *q = ra_alloc((size_t)d, sizeof *q), *o = ra_alloc((size_t)d, sizeof *o);
+        float *s = ra_alloc((size_t)longest, sizeof *s);
 #pragma omp for schedule(dynamic) collapse(2)
         for (int32_t i = 0; i < rows; i++) {
             for (int32_t kv = 0; kv < a->kv_heads; kv++) {
                 const A *keys = (const A *)cachev + slot[i] * slot_stride + kv * d, *values = keys + value_offset;
                 int32_t n = length[i], from = a->window > 0 && n > a->window ? n - a->window : 0;
                 for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
-                    for (int64_t j = 0; j < d; j++) q[j] = (float)a->scale * LOAD((const A *)qv + i * ldq + head * d + j);
-                    float top = -INFINITY, sum = 0.0f;
-                    for (int32_t t = from; t < n; t++) {
-                        float dot = 0.0f;
-#pragma omp simd reduction(+ : dot)
-                        for (int64_t j = 0; j < d; j++) dot += q[j] * LOAD(keys + t * step + j);
-                        if (cap > 0.0f) dot = cap * cpu_tanh(dot / cap);
-                        s[t] = dot;
-                        top = dot > top ? dot : top;
+                    const A *query = (const A *)qv + i * ldq + head * d;
+                    A *out = (A *)outv + ((int64_t)i * a->heads + head) * d;
+                    switch (d) {
+                    case 64: cached_head(64, from, n, step, scale, cap, query, keys, values, s, out); break;
+                    case 128: cached_head(128, from, n, step, scale, cap, query, keys, values, s, out); break;
+                    default: cached_head((int32_t)d, from, n, step, scale, cap, query, keys, values, s, out);
                     }
-#pragma omp simd reduction(+ : sum)
-                    for (int32_t t = from; t < n; t++) {
-                        s[t] = cpu_exp(s[t] - top);
-                        sum += s[t];
-                    }
-                    memset(o, 0, (size_t)d * sizeof *o);
-                    for (int32_t t = from; t < n; t++) {
-                        const A *v = values + t * step;
-#pragma omp simd
-                        for (int64_t j = 0; j < d; j++) o[j] += s[t] * LOAD(v + j);
-                    }
-                    A *out = (A *)outv + (int64_t)i * a->heads * d + head * d;
-                    for (int64_t j = 0; j < d; j++) STORE(out + j, o[j] / sum);
                 }
             }
         }
-        ra_free(o);
-        ra_free(q);
         ra_free(s);
     }
 }

@@ -43,6 +43,29 @@ static inline float cpu_sigmoid(float x)
     return 1.0f / (1.0f + cpu_exp(-x));
 }
 
+/* Sixteen at a time: wider than the processor's registers is split by the compiler. */
+typedef float cpu_v16 __attribute__((vector_size(64), aligned(4)));
+typedef float cpu_v8 __attribute__((vector_size(32)));
+typedef float cpu_v4 __attribute__((vector_size(16)));
+typedef uint16_t cpu_h16 __attribute__((vector_size(32), aligned(2)));
+typedef uint32_t cpu_u16 __attribute__((vector_size(64)));
+
+static inline cpu_v16 cpu_load16_f32(const float *p)
+{
+    return *(const cpu_v16 *)p;
+}
+static inline cpu_v16 cpu_load16_bf16(const ra_bf16 *p)
+{
+    return (cpu_v16)(__builtin_convertvector(*(const cpu_h16 *)p, cpu_u16) << 16);
+}
+static inline float cpu_sum16(cpu_v16 x)
+{
+    cpu_v8 a =
+        __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    cpu_v4 c = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+    return (c[0] + c[2]) + (c[1] + c[3]);
+}
+
 /* Loads and stores of type A, by overloading on the pointer. */
 static inline float cpu_load_f32(const float *p)
 {
