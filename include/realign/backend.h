@@ -52,6 +52,13 @@ struct ra_backend_ops {
     /* C = op(X) op(Y), or C += op(X) op(Y) where `accumulate`. op(X) is (m, k), op(Y) is (k, n); X and Y are of type A, C of type A or R (c_is_r; accumulate needs R). */
     void (*gemm)(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
                  const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc);
+    /* A copy of W (n, k), type A, in an order that products X W^T with few rows read fastest, or NULL where the backend has none better than W itself. */
+    void *(*pack_weights)(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw);
+    size_t (*packed_bytes)(ra_backend *b, int64_t n, int64_t k); /* 0: pack_weights gives NULL */
+    void (*release_packed)(ra_backend *b, void *packed);
+    /* C = X W^T, or C += ..., as gemm does; bitwise the same for a row whatever m is. */
+    void (*gemm_packed)(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
+                        bool accumulate, bool c_is_r, void *c, int64_t ldc);
     /* Y[t, :] += bias */
     void (*bias_add)(ra_backend *b, int64_t rows, int64_t n, const void *bias /* (n) R */,
                      void *y /* (rows, n) A, leading dimension ldy */, int64_t ldy);

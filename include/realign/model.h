@@ -67,6 +67,7 @@ typedef struct {
 typedef struct {
     int32_t in, out;
     int64_t weight; /* base layout: (out, in) */
+    void *packed;   /* the backend's own order of it, or NULL: ra_model_pack */
     int64_t bias;   /* base layout, or -1 */
     int64_t bias_vector;
     int32_t adapters; /* of the matrices stacked here, those that carry one */
@@ -107,6 +108,10 @@ typedef struct {
 ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training training, const ra_lora_config *lora, int32_t positions,
                      ra_model **out);
 void ra_model_close(ra_model *m);
+/* Copies of the layers' matrices in the backend's order for products with few rows, as decoding has them, as many layers as fit into `limit` bytes; the model must be frozen,
+ * for they do not follow changes of the masters. Nothing where the backend has no such order, or where it was done before. Products with packed weights are used from
+ * then on. */
+void ra_model_pack(ra_model *m, int64_t limit);
 /* A from uniform(-1/sqrt(in), 1/sqrt(in)) (Kaiming, a = sqrt 5, as PEFT), B = 0; the same on every rank. */
 void ra_model_init_adapter(ra_model *m, uint64_t seed);
 /* A PEFT adapter directory. Its rank, alpha and targets must be known before: ra_lora_read_config. */

@@ -8,6 +8,8 @@ enum { GREEDY_BLOCK = 8192 }; /* vocabulary entries: a block of 32 rows is 1 MiB
 
 struct ra_chooser {
     ra_model *m;
+    int64_t blocks;
+    void **packed; /* (blocks) of the head, or NULL entries */
     ra_sampling sampling;
     int32_t rows;
     int64_t block;        /* vocabulary entries at a time; all of them where tokens are drawn */
@@ -18,6 +20,27 @@ struct ra_chooser {
     double *logits, *p;   /* drawn: (rows, V) */
     int32_t *order;       /* drawn: (rows, V) */
 };
+
+static const void *head_rows(const ra_model *m, int64_t v0)
+{
+    return (const char *)m->w_a + (size_t)(m->head + v0 * m->arch.hidden) * m->b->a_size;
+}
+
+static int64_t block_rows(const ra_chooser *c, int64_t v0)
+{
+    int64_t left = c->m->arch.vocabulary - v0;
+    return left < c->block ? left : c->block;
+}
+
+static void pack_head(ra_chooser *c)
+{
+    ra_backend *b = c->m->b;
+    int64_t width = c->m->arch.hidden;
+    c->blocks = (c->m->arch.vocabulary + c->block - 1) / c->block;
+    c->packed = ra_calloc((size_t)c->blocks, sizeof *c->packed);
+    for (int64_t i = 0; i < c->blocks; i++)
+        c->packed[i] = b->ops->pack_weights(b, block_rows(c, i * c->block), width, head_rows(c->m, i * c->block), width);
+}
 
 ra_chooser *ra_chooser_new(ra_model *m, int32_t rows, const ra_sampling *sampling)
 {
@@ -34,6 +57,7 @@ ra_chooser *ra_chooser_new(ra_model *m, int32_t rows, const ra_sampling *samplin
     c->rstd = b->ops->alloc(b, n * b->r_size);
     c->z = b->ops->alloc(b, n * (size_t)c->block * b->r_size);
     c->best = ra_calloc(n, sizeof *c->best);
+    pack_head(c);
     if (!drawn) return c;
     c->host = ra_alloc(n * vocabulary, b->r_size);
     c->logits = ra_alloc(n * vocabulary, sizeof *c->logits);
@@ -48,18 +72,26 @@ void ra_chooser_free(ra_chooser *c)
     ra_backend *b = c->m->b;
     void *memory[] = {c->hx, c->hn, c->rstd, c->z};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) b->ops->release(b, memory[i]);
-    void *host[] = {c->best, c->host, c->logits, c->p, c->order};
+    for (int64_t i = 0; i < c->blocks; i++) {
+        if (c->packed[i]) b->ops->release_packed(b, c->packed[i]);
+    }
+    void *host[] = {c->packed, c->best, c->host, c->logits, c->p, c->order};
     for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) ra_free(host[i]);
     ra_free(c);
 }
 
-/* z = n W[v0 .. v0 + nv)^T */
-static void product(ra_chooser *c, int32_t n, int64_t v0, int64_t nv)
+/* z = n W[v0 .. v0 + nv)^T, a whole block */
+static void product(ra_chooser *c, int32_t n, int64_t v0)
 {
     ra_backend *b = c->m->b;
-    int64_t width = c->m->arch.hidden;
-    b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, n, nv, width, c->hn, width,
-                 (const char *)c->m->w_a + (size_t)(c->m->head + v0 * width) * b->a_size, width, false, true, c->z, nv);
+    int64_t width = c->m->arch.hidden, nv = block_rows(c, v0);
+    const void *packed = c->packed[v0 / c->block];
+    if (packed) {
+        b->ops->gemm_packed(b, n, nv, width, c->hn, width, packed, false, true, c->z, nv);
+    } else {
+        b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, n, nv, width, c->hn, width, head_rows(c->m, v0), width, false, true, c->z,
+                     nv);
+    }
 }
 
 /* Soft-caps are monotone: the largest raw product is the largest logit. */
@@ -71,9 +103,8 @@ static void choose_largest(ra_chooser *c, int32_t n, int32_t *token)
         token[i] = -1;
     }
     for (int64_t v0 = 0; v0 < vocabulary; v0 += c->block) {
-        int64_t nv = vocabulary - v0 < c->block ? vocabulary - v0 : c->block;
-        product(c, n, v0, nv);
-        c->m->b->ops->argmax_update(c->m->b, n, nv, v0, c->z, c->best, token);
+        product(c, n, v0);
+        c->m->b->ops->argmax_update(c->m->b, n, block_rows(c, v0), v0, c->z, c->best, token);
     }
     for (int32_t i = 0; i < n; i++) {
         if (isnan(c->best[i])) token[i] = -1;
@@ -85,7 +116,7 @@ static void draw(ra_chooser *c, int32_t n, const int64_t *id, const int32_t *ste
     ra_backend *b = c->m->b;
     int64_t vocabulary = c->m->arch.vocabulary;
     double cap = c->m->arch.final_softcap;
-    product(c, n, 0, vocabulary);
+    product(c, n, 0);
     b->ops->download(b, c->host, c->z, (size_t)(n * vocabulary) * b->r_size);
     ra_dtype_convert(RA_DTYPE_F64, c->logits, b->r, c->host, n * vocabulary);
 #pragma omp parallel for schedule(dynamic)

@@ -8,7 +8,10 @@
 
 #include <string.h>
 
-enum { CACHE_LIMIT_GIB = 4 }; /* longer sequences get fewer slots */
+enum {
+    CACHE_LIMIT_GIB = 4, /* longer sequences get fewer slots */
+    PACKED_LIMIT_GIB = 4 /* of weights in the backend's order; layers beyond are multiplied as they are */
+};
 
 struct ra_generator {
     ra_model *m;
@@ -84,6 +87,7 @@ ra_generator *ra_generator_new(ra_model *m, const ra_generation *config)
     ra_generator *g = ra_calloc(1, sizeof *g);
     g->m = m;
     g->config = *config;
+    if (m->training == RA_FROZEN) ra_model_pack(m, (int64_t)PACKED_LIMIT_GIB << 30);
     return g;
 }
 

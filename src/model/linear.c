@@ -29,8 +29,12 @@ void ra_linear_forward(const ra_model *m, const ra_linear *l, int32_t rows, cons
     ra_backend *b = m->b;
     const struct ra_backend_ops *ops = b->ops;
     size_t as = b->a_size;
-    ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, rows, l->out, l->in, x, l->in, at(m->w_a, l->weight, as), l->in, into_r, into_r,
-              y, l->out);
+    if (l->packed) {
+        ops->gemm_packed(b, rows, l->out, l->in, x, l->in, l->packed, into_r, into_r, y, l->out);
+    } else {
+        ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, rows, l->out, l->in, x, l->in, at(m->w_a, l->weight, as), l->in, into_r,
+                  into_r, y, l->out);
+    }
     if (l->bias >= 0) ops->bias_add(b, rows, l->out, at(m->vectors, l->bias_vector, b->r_size), y, l->out);
     if (!adapted(m, l)) return;
     int32_t rank = m->lora.rank, width = l->adapters * rank;

@@ -152,10 +152,48 @@ ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training traini
     return RA_OK;
 }
 
+enum { PRODUCTS = 4 };
+
+static void layer_products(ra_layer *y, ra_linear *list[PRODUCTS])
+{
+    list[0] = &y->qkv, list[1] = &y->o, list[2] = &y->gate_up, list[3] = &y->down;
+}
+
+void ra_model_pack(ra_model *m, int64_t limit)
+{
+    const struct ra_backend_ops *ops = m->b->ops;
+    if (m->training != RA_FROZEN) ra_die("ra_model_pack: the model is being trained; packed weights would not follow");
+    for (int32_t i = 0; i < m->arch.layers; i++) {
+        ra_linear *list[PRODUCTS];
+        layer_products(&m->layer[i], list);
+        if (list[0]->packed) return;
+        int64_t bytes = 0;
+        for (int k = 0; k < PRODUCTS; k++) bytes += (int64_t)ops->packed_bytes(m->b, list[k]->out, list[k]->in);
+        limit -= bytes;
+        if (bytes == 0 || limit < 0) return;
+        for (int k = 0; k < PRODUCTS; k++) {
+            list[k]->packed = ops->pack_weights(m->b, list[k]->out, list[k]->in,
+                                                (const char *)m->w_a + (size_t)list[k]->weight * m->b->a_size, list[k]->in);
+        }
+    }
+}
+
+static void release_packed(ra_model *m)
+{
+    for (int32_t i = 0; m->layer && i < m->arch.layers; i++) {
+        ra_linear *list[PRODUCTS];
+        layer_products(&m->layer[i], list);
+        for (int k = 0; k < PRODUCTS; k++) {
+            if (list[k]->packed) m->b->ops->release_packed(m->b, list[k]->packed);
+        }
+    }
+}
+
 void ra_model_close(ra_model *m)
 {
     if (!m) return;
     ra_backend *b = m->b;
+    release_packed(m);
     void *memory[] = {m->w_r,
                       m->w_a == m->w_r ? NULL : m->w_a,
                       m->vectors,

@@ -56,6 +56,22 @@ static void run_gemm(op_run *r, const op_case *c)
     r->b->ops->gemm(r->b, c->tx, c->ty, m, n, k, x, ldx, y, ldy, c->accumulate, c->c_is_r, z, ldc);
 }
 
+/* Packed or not, the product is that of W itself; where nothing is packed, gemm is what callers use. */
+static void run_gemm_packed(op_run *r, const op_case *c)
+{
+    int64_t m = c->rows, n = c->n, k = c->k, ldx = k + c->pad, ldw = k + c->pad, ldc = n + c->pad;
+    op_kind kind = c->c_is_r ? OP_R : OP_A;
+    void *x = op_a(r, m * ldx, 1), *w = op_a(r, n * ldw, 1);
+    void *z = c->accumulate ? op_inout(r, "C", kind, m * ldc, 1) : op_out(r, "C", kind, m * ldc);
+    void *packed = r->b->ops->pack_weights(r->b, n, k, w, ldw);
+    if (packed) {
+        r->b->ops->gemm_packed(r->b, m, n, k, x, ldx, packed, c->accumulate, c->c_is_r, z, ldc);
+        r->b->ops->release_packed(r->b, packed);
+    } else {
+        r->b->ops->gemm(r->b, RA_NO_TRANSPOSE, RA_TRANSPOSE, m, n, k, x, ldx, w, ldw, c->accumulate, c->c_is_r, z, ldc);
+    }
+}
+
 static void run_bias_add(op_run *r, const op_case *c)
 {
     int64_t ld = c->n + c->pad;
@@ -400,6 +416,10 @@ static void run_axpy(op_run *r, const op_case *c)
     {                                                                                                               \
         "gemm", run_gemm, .tx = X, .ty = Y, .rows = M, .n = NN, .k = K, .pad = P, .c_is_r = true, .accumulate = ADD \
     }
+#define PACKED(M, NN, K, P, TO_R, ADD)                                                                          \
+    {                                                                                                           \
+        "gemm_packed", run_gemm_packed, .rows = M, .n = NN, .k = K, .pad = P, .c_is_r = TO_R, .accumulate = ADD \
+    }
 #define ROWS(OP, R, NN, P)                          \
     {                                               \
 #OP, run_##OP, .rows = R, .n = NN, .pad = P \
@@ -469,6 +489,12 @@ const op_case op_cases[] = {
     GEMM_R(T, N, 7, 9, 0, 5, true),
     GEMM_R(T, T, 3, 4, 6, 1, true),
 
+    PACKED(1, 1, 1, 0, false, false),
+    PACKED(32, 96, 64, 0, true, true),
+    PACKED(7, 75, 37, 5, false, false),
+    PACKED(33, 960, 576, 0, false, false),
+    PACKED(200, 130, 172, 3, true, true),
+    PACKED(5, 300, 65, 0, true, false),
     ROWS(bias_add, 1, 1, 0),
     ROWS(bias_add, 5, 33, 3),
     ROWS(bias_add, 70, 129, 0),

@@ -21,6 +21,11 @@ const char *ra_cpu_products_version(void);
 bool ra_cpu_products_have_bf16(const ra_cpu_products *p);
 void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
                  const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc);
+void *ra_cpu_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw);
+void ra_cpu_release_packed(ra_backend *b, void *packed);
+size_t ra_cpu_packed_bytes(ra_backend *b, int64_t n, int64_t k);
+void ra_cpu_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
+                        bool accumulate, bool c_is_r, void *c, int64_t ldc);
 
 /* vectors.c: operators on type R alone */
 void *ra_cpu_alloc(ra_backend *b, size_t bytes);

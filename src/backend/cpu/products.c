@@ -20,6 +20,7 @@ static void check(dnnl_status_t status, const char *call, int line)
 
 typedef struct {
     int64_t m, n, k, ldx, ldy, ldc;
+    uint64_t layout; /* of packed weights; 0: they are not packed */
     int8_t tx, ty, accumulate, c_is_r, a_is_bf16, used;
 } shape_key;
 
@@ -90,12 +91,34 @@ static void describe(dnnl_memory_desc_t *md, dnnl_data_type_t type, int64_t rows
     DNNL(dnnl_memory_desc_init_by_strides(md, 2, dims, type, strides));
 }
 
-static void make(ra_cpu_products *p, const shape_key *key, product *e)
+/* The order oneDNN prefers for W^T in a product with PACKED_FOR rows. It is asked for with one number of rows alone, so that a packed copy serves any. */
+enum { PACKED_FOR = 32 };
+
+static void describe_packed(ra_cpu_products *p, dnnl_data_type_t a, int64_t n, int64_t k, dnnl_memory_desc_t *packed)
+{
+    dnnl_memory_desc_t x, y, c;
+    dnnl_dims_t y_dims = {k, n};
+    describe(&x, a, PACKED_FOR, k, false, k);
+    describe(&c, dnnl_f32, PACKED_FOR, n, false, n);
+    DNNL(dnnl_memory_desc_init_by_tag(&y, 2, y_dims, a, dnnl_format_tag_any));
+    dnnl_matmul_desc_t desc;
+    dnnl_primitive_desc_t pd;
+    DNNL(dnnl_matmul_desc_init(&desc, &x, &y, NULL, &c));
+    DNNL(dnnl_primitive_desc_create(&pd, &desc, NULL, p->engine, NULL));
+    *packed = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+    DNNL(dnnl_primitive_desc_destroy(pd));
+}
+
+static void make(ra_cpu_products *p, const shape_key *key, const dnnl_memory_desc_t *packed, product *e)
 {
     dnnl_data_type_t a = key->a_is_bf16 ? dnnl_bf16 : dnnl_f32;
     dnnl_memory_desc_t x, y, c;
     describe(&x, a, key->m, key->k, key->tx, key->ldx);
-    describe(&y, a, key->k, key->n, key->ty, key->ldy);
+    if (packed) {
+        y = *packed;
+    } else {
+        describe(&y, a, key->k, key->n, key->ty, key->ldy);
+    }
     describe(&c, key->c_is_r ? dnnl_f32 : a, key->m, key->n, false, key->ldc);
     dnnl_matmul_desc_t desc;
     DNNL(dnnl_matmul_desc_init(&desc, &x, &y, NULL, &c));
@@ -133,11 +156,18 @@ bool ra_cpu_products_have_bf16(const ra_cpu_products *p)
     return true;
 }
 
-static product *find(ra_cpu_products *p, const shape_key *key)
+/* FNV-1a */
+static uint64_t hash_bytes(const void *data, size_t n)
 {
     uint64_t h = 1469598103934665603u;
-    const unsigned char *bytes = (const unsigned char *)key;
-    for (size_t i = 0; i < sizeof *key; i++) h = (h ^ bytes[i]) * 1099511628211u;
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
+    return h;
+}
+
+/* packed: the layout of packed weights, or NULL */
+static product *find(ra_cpu_products *p, const shape_key *key, const dnnl_memory_desc_t *packed)
+{
+    uint64_t h = hash_bytes(key, sizeof *key);
     for (uint64_t i = h;; i++) {
         product *e = &p->slot[i % SLOTS];
         if (!e->key.used) {
@@ -146,11 +176,21 @@ static product *find(ra_cpu_products *p, const shape_key *key)
                 e = &p->slot[h % SLOTS];
             }
             p->count++;
-            make(p, key, e);
+            make(p, key, packed, e);
             return e;
         }
         if (memcmp(&e->key, key, sizeof *key) == 0) return e;
     }
+}
+
+static void execute(product *e, dnnl_stream_t stream, const void *x, const void *y, void *c)
+{
+    DNNL(dnnl_memory_set_data_handle(e->x, (void *)(uintptr_t)x));
+    DNNL(dnnl_memory_set_data_handle(e->y, (void *)(uintptr_t)y));
+    DNNL(dnnl_memory_set_data_handle(e->c, c));
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->x}, {DNNL_ARG_WEIGHTS, e->y}, {DNNL_ARG_DST, e->c}};
+    DNNL(dnnl_primitive_execute(e->primitive, stream, 3, args));
+    DNNL(dnnl_stream_wait(stream));
 }
 
 void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
@@ -168,11 +208,71 @@ void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int
     key.m = m, key.n = n, key.k = k, key.ldx = ldx, key.ldy = ldy, key.ldc = ldc;
     key.tx = tx == RA_TRANSPOSE, key.ty = ty == RA_TRANSPOSE, key.accumulate = accumulate, key.c_is_r = c_is_r;
     key.a_is_bf16 = b->a == RA_DTYPE_BF16, key.used = 1;
-    product *e = find(p, &key);
-    DNNL(dnnl_memory_set_data_handle(e->x, (void *)(uintptr_t)x));
-    DNNL(dnnl_memory_set_data_handle(e->y, (void *)(uintptr_t)y));
-    DNNL(dnnl_memory_set_data_handle(e->c, c));
-    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->x}, {DNNL_ARG_WEIGHTS, e->y}, {DNNL_ARG_DST, e->c}};
-    DNNL(dnnl_primitive_execute(e->primitive, p->stream, 3, args));
+    execute(find(p, &key, NULL), p->stream, x, y, c);
+}
+
+static dnnl_data_type_t type_of(const ra_backend *b)
+{
+    return b->a == RA_DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+/* oneDNN chooses the order by the number of threads too: what it chose stays with the copy. */
+typedef struct {
+    dnnl_memory_desc_t layout;
+    uint64_t hash; /* of the layout, not 0 */
+    void *data;
+} packed_weights;
+
+size_t ra_cpu_packed_bytes(ra_backend *b, int64_t n, int64_t k)
+{
+    dnnl_memory_desc_t packed;
+    describe_packed(((ra_cpu_state *)b->state)->products, type_of(b), n, k, &packed);
+    return dnnl_memory_desc_get_size(&packed);
+}
+
+void *ra_cpu_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw)
+{
+    ra_cpu_products *p = ((ra_cpu_state *)b->state)->products;
+    dnnl_memory_desc_t plain, packed;
+    describe(&plain, type_of(b), k, n, true, ldw);
+    describe_packed(p, type_of(b), n, k, &packed);
+    packed_weights *out = ra_alloc(1, sizeof *out);
+    *out = (packed_weights){.layout = packed,
+                            .hash = hash_bytes(&packed.format_desc.blocking, sizeof packed.format_desc.blocking) | 1,
+                            .data = ra_cpu_alloc(b, dnnl_memory_desc_get_size(&packed))};
+    dnnl_memory_t from, to;
+    dnnl_primitive_desc_t pd;
+    dnnl_primitive_t reorder;
+    DNNL(dnnl_memory_create(&from, &plain, p->engine, (void *)(uintptr_t)w));
+    DNNL(dnnl_memory_create(&to, &packed, p->engine, out->data));
+    DNNL(dnnl_reorder_primitive_desc_create(&pd, &plain, p->engine, &packed, p->engine, NULL));
+    DNNL(dnnl_primitive_create(&reorder, pd));
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+    DNNL(dnnl_primitive_execute(reorder, p->stream, 2, args));
     DNNL(dnnl_stream_wait(p->stream));
+    DNNL(dnnl_primitive_destroy(reorder));
+    DNNL(dnnl_primitive_desc_destroy(pd));
+    DNNL(dnnl_memory_destroy(from));
+    DNNL(dnnl_memory_destroy(to));
+    return out;
+}
+
+void ra_cpu_release_packed(ra_backend *b, void *packed)
+{
+    ra_cpu_release(b, ((packed_weights *)packed)->data);
+    ra_free(packed);
+}
+
+void ra_cpu_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
+                        bool accumulate, bool c_is_r, void *c, int64_t ldc)
+{
+    if (m == 0) return;
+    ra_cpu_products *p = ((ra_cpu_state *)b->state)->products;
+    shape_key key;
+    memset(&key, 0, sizeof key);
+    key.m = m, key.n = n, key.k = k, key.ldx = ldx, key.ldc = ldc;
+    key.accumulate = accumulate, key.c_is_r = c_is_r, key.a_is_bf16 = b->a == RA_DTYPE_BF16, key.used = 1;
+    const packed_weights *w = packed;
+    key.layout = w->hash;
+    execute(find(p, &key, &w->layout), p->stream, x, w->data, c);
 }

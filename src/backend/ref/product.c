@@ -38,6 +38,31 @@ void ra_ref_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int
     ra_free(Y);
 }
 
+/* Plain loops read W as it is: there is nothing to pack. */
+void *ra_ref_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw)
+{
+    (void)b, (void)n, (void)k, (void)w, (void)ldw;
+    return NULL;
+}
+
+size_t ra_ref_packed_bytes(ra_backend *b, int64_t n, int64_t k)
+{
+    (void)b, (void)n, (void)k;
+    return 0;
+}
+
+void ra_ref_release_packed(ra_backend *b, void *packed)
+{
+    (void)b, (void)packed;
+}
+
+void ra_ref_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
+                        bool accumulate, bool c_is_r, void *c, int64_t ldc)
+{
+    (void)b, (void)m, (void)n, (void)k, (void)x, (void)ldx, (void)packed, (void)accumulate, (void)c_is_r, (void)c, (void)ldc;
+    ra_die("ref: a product with packed weights, and nothing was packed");
+}
+
 void ra_ref_bias_add(ra_backend *b, int64_t rows, int64_t n, const void *bias, void *y, int64_t ldy)
 {
     (void)b;

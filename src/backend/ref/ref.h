@@ -14,6 +14,11 @@ void ra_ref_cast(ra_backend *b, int64_t n, const void *x, void *y);
 /* product.c */
 void ra_ref_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
                  const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc);
+void *ra_ref_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw);
+size_t ra_ref_packed_bytes(ra_backend *b, int64_t n, int64_t k);
+void ra_ref_release_packed(ra_backend *b, void *packed);
+void ra_ref_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
+                        bool accumulate, bool c_is_r, void *c, int64_t ldc);
 void ra_ref_bias_add(ra_backend *b, int64_t rows, int64_t n, const void *bias, void *y, int64_t ldy);
 void ra_ref_bias_grad(ra_backend *b, int64_t rows, int64_t n, const void *dy, int64_t ldy, void *dbias);
 void ra_ref_add_scaled(ra_backend *b, int64_t rows, int64_t n, double s, const void *y, void *x, int64_t ldx);
