@@ -18,4 +18,15 @@ ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world);
 /* TRACE or DPO training: steps.tsv, checkpoints/ and the result in run.dir/model. RA_ERR_STOPPED after an orderly stop. */
 ra_err ra_stage_train(const ra_settings *s, const ra_comm *world);
 
+/* Answers to the evaluation prompts: generations-before.jsonl, and -after.jsonl where run.dir/model exists. */
+ra_err ra_stage_generate(const ra_settings *s, const ra_comm *world);
+/* Target policy agreement before and after, drift on Retain samples, perplexity: evaluate.h5 in run.dir. */
+ra_err ra_stage_evaluate(const ra_settings *s, const ra_comm *world);
+
+/* All stages; verdict.json and the report at the end. */
+ra_err ra_stage_run(const ra_settings *s, const ra_comm *world);
+
+/* Tries the run directory and writes used.yaml: every setting and where it came from. */
+ra_err ra_stage_write_used(const ra_settings *s, const ra_comm *world);
+
 #endif

@@ -65,7 +65,7 @@ typedef struct {
     ra_buf text;
     ra_ids ids;
     int64_t response_start, response_end; /* token indices of the last assistant turn with its closing token; -1 without one */
-    bool boundary_inside_token;           /* the prompt's end fell inside a token; that token belongs to the response */
+    bool boundary_inside_token;           /* the prompt's end fell inside a token; that token counts as template */
 } ra_rendered;
 void ra_rendered_free(ra_rendered *r);
 

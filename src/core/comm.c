@@ -1,9 +1,13 @@
+/* sched_getaffinity and the CPU_ macros */
+#define _GNU_SOURCE
 #include <realign/comm.h>
 #include <realign/log.h>
 #include <realign/mem.h>
 
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Open MPI keeps memory until the process ends, and unloads plugins so that the leak checker cannot name the owner. In builds
@@ -54,6 +58,25 @@ void ra_comm_finalize(void)
 {
     __lsan_do_leak_check();
     MPI_Finalize();
+}
+
+int ra_comm_threads(const ra_comm *world, int wanted)
+{
+    cpu_set_t mine, all;
+    CPU_ZERO(&mine);
+    sched_getaffinity(0, sizeof mine, &mine);
+    MPI_Comm node;
+    int ranks = 1;
+    RA_MPI(MPI_Comm_split_type(world->comm, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &node));
+    RA_MPI(MPI_Comm_size(node, &ranks));
+    RA_MPI(MPI_Allreduce(&mine, &all, (int)sizeof mine, MPI_BYTE, MPI_BOR, node));
+    RA_MPI(MPI_Comm_free(&node));
+    if (wanted > 0) return wanted;
+    const char *given = getenv("OMP_NUM_THREADS");
+    if (given && atoi(given) > 0) return atoi(given);
+    /* bound ranks have cores of their own; unbound ones all see the same cores and share them */
+    int cores = CPU_COUNT(&mine), threads = CPU_EQUAL(&mine, &all) ? cores / ranks : cores;
+    return threads > 0 ? threads : 1;
 }
 
 ra_err ra_comm_agree(const ra_comm *comm, ra_err mine)

@@ -1,6 +1,8 @@
 /* generate: the answers of the model, and of the trained one where there is one, to the prompts of the evaluation. */
 #include "responses.h"
 
+#include <realign/stage.h>
+
 #include <realign/log.h>
 #include <realign/stage.h>
 

@@ -63,11 +63,5 @@ ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, const ra_prompt
 /* Collective in its errors; rank 0 writes: {"id", "category", "prompt", "response", "tokens", "stopped", "verdict", "rule", "key"} a line. `oracle` names the rules; NULL: not judged. */
 ra_err ra_answers_write(const ra_side *side, const ra_prompts *prompts, const ra_oracle *oracle, const ra_answers *a);
 
-/* ---- the stages, collective over `world` ---- */
-/* Answers of the model, and of the trained one in run.dir/model where there is one, to the prompts of the evaluation: generations-before.jsonl, generations-after.jsonl in
- * run.dir. Files that were made from the same model, prompts and keys are reused, unless run.resume is never. */
-ra_err ra_stage_generate(const ra_settings *s, const ra_comm *world);
-/* Verdicts on those answers, Target Policy Agreement before and after, drift on Retain samples, perplexity: evaluate.h5 in run.dir. */
-ra_err ra_stage_evaluate(const ra_settings *s, const ra_comm *world);
 
 #endif

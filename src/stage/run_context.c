@@ -5,6 +5,7 @@
 #include <realign/hash.h>
 #include <realign/log.h>
 #include <realign/mem.h>
+#include <realign/stage.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -95,7 +96,7 @@ static ra_err open_all(ra_run *run)
         RA_TRY(read_triage(run));
     }
     for (int64_t i = 0; i < run->n; i++) {
-        if (ra_store_state(run->store, i) != RA_SAMPLE_OK) run->action[i] = RA_ACTION_NONE;
+        if (ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, i)) run->action[i] = RA_ACTION_NONE;
     }
     measure(run);
     struct {
@@ -176,7 +177,7 @@ ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out)
     return RA_OK;
 }
 
-ra_err ra_run_write_used(const ra_settings *s, const ra_comm *world)
+ra_err ra_stage_write_used(const ra_settings *s, const ra_comm *world)
 {
     const char *dir = ra_set_text(s, "run.dir");
     ra_err err = RA_OK;

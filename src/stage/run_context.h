@@ -1,10 +1,13 @@
 /* What weigh and train share: the backend, the model's files, the sample store and the action of every sample. */
 #ifndef RA_RUN_CONTEXT_H
 #define RA_RUN_CONTEXT_H
+#include "triage.h"
+
 #include <realign/engine.h>
 #include <realign/settings.h>
 
-enum { RA_ACTION_INVERT, RA_ACTION_PUNISH, RA_ACTION_RETAIN, RA_ACTION_PAIR, RA_ACTIONS, RA_ACTION_NONE = -1 };
+/* Beside the actions of triage: a plain pair, for method dpo. */
+enum { RA_ACTION_PAIR = RA_ACTION_RETAIN + 1, RA_ACTIONS };
 
 typedef struct {
     const ra_settings *s;
@@ -33,7 +36,5 @@ ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample);
 ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out);
 /* dir/name, free with free. */
 char *ra_run_path(const ra_run *run, const char *name);
-/* Writes the run's settings to dir/used.yaml. */
-ra_err ra_run_write_used(const ra_settings *s, const ra_comm *world);
 
 #endif

@@ -164,7 +164,8 @@ static ra_err check_losses(checker *c, ra_engine *e, ra_engine *reference, const
         c->objective.ipo = losses[i].ipo;
         ra_engine_forward(e, c->mb, &c->objective, states);
         c->objective.ipo = false;
-        ra_check_compare(&c->table, losses[i].name, c->tol.scalar, losses[i].ipo ? 0.25 / (c->f.tau * c->f.tau) : 1.0, &c->mb->item[0].loss, &want, 1);
+        ra_check_compare(&c->table, losses[i].name, c->tol.scalar, losses[i].ipo ? 0.25 / (c->f.tau * c->f.tau) : 1.0,
+                         &c->mb->item[0].loss, &want, 1);
     }
     return RA_OK;
 }

@@ -113,9 +113,9 @@ void ra_rendered_free(ra_rendered *r)
 static void find_response(const ra_page *page, ra_rendered *out)
 {
     int64_t begin = (int64_t)page->response_begin, end = (int64_t)page->response_end, i = 0;
-    while (i < out->ids.count && out->ids.end[i] <= begin) i++;
+    while (i < out->ids.count && out->ids.begin[i] < begin) i++;
     out->response_start = i;
-    out->boundary_inside_token = i < out->ids.count && out->ids.begin[i] < begin;
+    out->boundary_inside_token = i > 0 && out->ids.end[i - 1] > begin;
     while (i < out->ids.count && out->ids.begin[i] < end) i++;
     out->response_end = i;
 }
