@@ -32,6 +32,7 @@ static const command commands[] = {
     {"weigh", ra_stage_weigh, NULL, "gold batch, impact weights, reference log-probabilities"},
     {"train", ra_stage_train, NULL, "TRACE or DPO; checkpoints and the result"},
     {"evaluate", ra_stage_evaluate, NULL, "target policy agreement before and after, drift, perplexity"},
+    {"report", ra_stage_report, NULL, "report.html of a run directory"},
     {"generate", ra_stage_generate, ra_tool_generate,
      "with --model M: lines of prompts to lines of responses; without: the run's evaluation prompts"},
     {"score", NULL, ra_tool_score, "lines of ids or texts to log-probabilities (--model M)"},

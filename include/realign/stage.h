@@ -23,6 +23,9 @@ ra_err ra_stage_generate(const ra_settings *s, const ra_comm *world);
 /* Target policy agreement before and after, drift on Retain samples, perplexity: evaluate.h5 in run.dir. */
 ra_err ra_stage_evaluate(const ra_settings *s, const ra_comm *world);
 
+/* report.html in run.dir, from what the other stages left there. */
+ra_err ra_stage_report(const ra_settings *s, const ra_comm *world);
+
 /* All stages; verdict.json and the report at the end. */
 ra_err ra_stage_run(const ra_settings *s, const ra_comm *world);
 

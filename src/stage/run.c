@@ -63,7 +63,7 @@ ra_err ra_stage_run(const ra_settings *s, const ra_comm *world)
     if (err == RA_ERR_STOPPED) return err;
     char *why = ra_strdup(ra_error_message());
     ra_err written = ra_comm_agree(world, write_verdict(s, world, err, at));
-    ra_err reported = written;
+    ra_err reported = written == RA_OK ? ra_stage_report(s, world) : written;
     if (err == RA_OK && reported == RA_OK) {
         ra_info("VALID: all stages and their checks passed in %.1f s; %s/report.html", ra_now() - begun,
                 ra_set_text(s, "run.dir"));
