@@ -66,7 +66,7 @@ typedef struct {
 ra_microbatch *ra_microbatch_new(int32_t rows);
 void ra_microbatch_free(ra_microbatch *mb);
 void ra_microbatch_clear(ra_microbatch *mb);
-/* Pack rows the sample takes with these roles (the last token of a response is predicted, never read). */
+/* What the sample takes of a pack with these roles: rows (the last token of a response is predicted, never read), or head rows where those are more. */
 int32_t ra_microbatch_rows(const ra_sample *sample, unsigned roles);
 /* Adds a sample as one tree. `reference`: log p_ref by role, or NULL (0). False where there is no room. Retain items must come after all others. */
 bool ra_microbatch_add(ra_microbatch *mb, const ra_sample *sample, ra_loss_kind kind, double weight, const double *reference);

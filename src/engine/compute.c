@@ -18,16 +18,15 @@ struct ra_engine {
 ra_engine *ra_engine_new(ra_model *m, int32_t rows, bool keep, ra_timers *timers)
 {
     ra_engine *e = ra_calloc(1, sizeof *e);
-    int32_t head_rows = rows + rows / 2; /* one-token responses have a head row without a pack row of their own */
     e->m = m;
     e->timers = timers;
     e->acts = ra_activations_new(m, rows, keep);
-    e->head = ra_head_new(m, head_rows);
+    e->head = ra_head_new(m, rows);
     e->ref_head = (const char *)m->w_a + (size_t)m->head * m->b->a_size;
     if (keep) e->dx = m->b->ops->alloc(m->b, (size_t)rows * (size_t)m->arch.hidden * m->b->r_size);
-    e->logp = ra_calloc((size_t)head_rows, sizeof(double));
-    e->kl = ra_calloc((size_t)head_rows, sizeof(double));
-    e->coefficient = ra_calloc((size_t)head_rows, sizeof(double));
+    e->logp = ra_calloc((size_t)rows, sizeof(double));
+    e->kl = ra_calloc((size_t)rows, sizeof(double));
+    e->coefficient = ra_calloc((size_t)rows, sizeof(double));
     e->dot = ra_calloc((size_t)rows, sizeof(double));
     return e;
 }

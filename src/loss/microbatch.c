@@ -11,8 +11,7 @@ ra_microbatch *ra_microbatch_new(int32_t rows)
     size_t n = (size_t)rows;
     mb->max_rows = rows;
     mb->max_items = rows;
-    /* a response of one token has a head row but no row of its own: at most RA_ROLES more per tree */
-    mb->max_head_rows = rows + RA_ROLES * rows;
+    mb->max_head_rows = rows;
     mb->pack.token = ra_alloc(n, sizeof(int32_t));
     mb->pack.position = ra_alloc(n, sizeof(int32_t));
     mb->pack.segment = ra_alloc(n, sizeof(ra_segment));
@@ -46,13 +45,23 @@ static bool takes(const ra_sample *s, unsigned roles, int role)
     return (roles >> role & 1) && s->response[role].count > s->response[role].skip;
 }
 
+/* Head rows of a sample: more than its pack rows where the prompt is shorter than the number of responses. */
+static int32_t head_rows_of(const ra_sample *s, unsigned roles)
+{
+    int32_t rows = 0;
+    for (int role = 0; role < RA_ROLES; role++) {
+        if (takes(s, roles, role)) rows += s->response[role].count - s->response[role].skip;
+    }
+    return rows;
+}
+
 int32_t ra_microbatch_rows(const ra_sample *s, unsigned roles)
 {
-    int32_t rows = s->prompt_count;
+    int32_t rows = s->prompt_count, head_rows = head_rows_of(s, roles);
     for (int role = 0; role < RA_ROLES; role++) {
         if (takes(s, roles, role)) rows += s->response[role].count - 1;
     }
-    return rows;
+    return rows > head_rows ? rows : head_rows;
 }
 
 /* Appends a segment and returns its index; a segment without rows is its parent. */
@@ -90,6 +99,7 @@ bool ra_microbatch_add(ra_microbatch *mb, const ra_sample *s, ra_loss_kind kind,
     ra_pack *p = &mb->pack;
     unsigned roles = ra_loss_roles(kind);
     if (p->rows + ra_microbatch_rows(s, roles) > mb->max_rows || mb->items == mb->max_items) return false;
+    if (mb->head_rows + head_rows_of(s, roles) > mb->max_head_rows) return false;
     bool retain = kind == RA_LOSS_RETAIN;
     if (!retain && mb->kl_first < mb->head_rows) ra_die("a Retain sample stands before another kind in a micro-batch");
     ra_item *item = &mb->item[mb->items];
