@@ -347,42 +347,108 @@ static void op_cache_store(ra_backend *b, int32_t rows, const ra_attention *a, c
     }
 }
 
-enum { MAX_HEAD_DIM = 1024 };
+enum { MAX_HEAD_DIM = 1024, MAX_HEADS_AT_ONCE = 3 };
 
-/* One query head against the keys [from, n) of a cache; s: scratch of n. Inlined with a constant head_dim where it is a usual one: q and o then stay in registers. */
-static inline __attribute__((always_inline)) void cached_head(int32_t d, int32_t from, int32_t n, int64_t step, float scale,
-                                                              float cap, const A *query, const A *keys, const A *values, float *s,
-                                                              A *out)
+/* s <- softmax of the capped scores, up to the sum, which is returned. */
+static float cached_softmax(int32_t n, float cap, float *s)
 {
-    int32_t full = d / 16;
-    cpu_v16 q[MAX_HEAD_DIM / 16], o[MAX_HEAD_DIM / 16];
-    float q_rest[16], o_rest[16], top = -INFINITY, sum = 0.0f;
-    for (int32_t j = 0; j < full; j++) q[j] = scale * LOAD16(query + 16 * j), o[j] = (cpu_v16){0};
-    for (int32_t j = 16 * full; j < d; j++) q_rest[j % 16] = scale * LOAD(query + j), o_rest[j % 16] = 0.0f;
-    for (int32_t t = from; t < n; t++) {
-        const A *k = keys + t * step;
-        cpu_v16 products = {0};
-        for (int32_t j = 0; j < full; j++) products += q[j] * LOAD16(k + 16 * j);
-        s[t] = cpu_sum16(products);
-        for (int32_t j = 16 * full; j < d; j++) s[t] += q_rest[j % 16] * LOAD(k + j);
-    }
+    float top = -INFINITY, sum = 0.0f;
     if (cap > 0.0f) {
 #pragma omp simd
-        for (int32_t t = from; t < n; t++) s[t] = cap * cpu_tanh(s[t] / cap);
+        for (int32_t t = 0; t < n; t++) s[t] = cap * cpu_tanh(s[t] / cap);
     }
 #pragma omp simd reduction(max : top)
-    for (int32_t t = from; t < n; t++) top = s[t] > top ? s[t] : top;
+    for (int32_t t = 0; t < n; t++) top = s[t] > top ? s[t] : top;
 #pragma omp simd reduction(+ : sum)
-    for (int32_t t = from; t < n; t++) {
+    for (int32_t t = 0; t < n; t++) {
         s[t] = cpu_exp(s[t] - top);
         sum += s[t];
     }
-    for (int32_t t = from; t < n; t++) {
-        const A *v = values + t * step;
-        for (int32_t j = 0; j < full; j++) o[j] += s[t] * LOAD16(v + 16 * j);
-        for (int32_t j = 16 * full; j < d; j++) o_rest[j % 16] += s[t] * LOAD(v + j);
+    return sum;
+}
+
+/* `heads` queries of one group against n keys of a cache, `step` apart; s: scratch of heads * n. Every key and value is read once for all of them. Inlined with constants for the
+ * usual shapes: queries, then sums, stay in registers. d is a multiple of 32. */
+static inline __attribute__((always_inline)) void cached_heads(int32_t d, int32_t heads, int32_t n, int64_t step, float scale,
+                                                               float cap, const A *query, const A *keys, const A *values,
+                                                               float *s, A *out)
+{
+    cpu_v16 q[MAX_HEADS_AT_ONCE][MAX_HEAD_DIM / 16];
+    for (int32_t h = 0; h < heads; h++) {
+        for (int32_t j = 0; j < d / 32; j++) {
+            LOAD32(query + h * d + 32 * j, &q[h][2 * j], &q[h][2 * j + 1]);
+            q[h][2 * j] *= scale, q[h][2 * j + 1] *= scale;
+        }
     }
-    for (int32_t j = 0; j < d; j++) STORE(out + j, (j < 16 * full ? o[j / 16][j % 16] : o_rest[j % 16]) / sum);
+    for (int32_t t = 0; t < n; t++) {
+        cpu_v16 products[MAX_HEADS_AT_ONCE] = {{0}};
+        for (int32_t j = 0; j < d / 32; j++) {
+            cpu_v16 x, y;
+            LOAD32(keys + t * step + 32 * j, &x, &y);
+            for (int32_t h = 0; h < heads; h++) products[h] += q[h][2 * j] * x + q[h][2 * j + 1] * y;
+        }
+        for (int32_t h = 0; h < heads; h++) s[h * n + t] = cpu_sum16(products[h]);
+    }
+    float sum[MAX_HEADS_AT_ONCE];
+    for (int32_t h = 0; h < heads; h++) sum[h] = cached_softmax(n, cap, s + h * n);
+    cpu_v16 o[MAX_HEADS_AT_ONCE][MAX_HEAD_DIM / 16];
+    for (int32_t h = 0; h < heads; h++)
+        for (int32_t j = 0; j < d / 16; j++) o[h][j] = (cpu_v16){0};
+    for (int32_t t = 0; t < n; t++) {
+        for (int32_t j = 0; j < d / 32; j++) {
+            cpu_v16 x, y;
+            LOAD32(values + t * step + 32 * j, &x, &y);
+            for (int32_t h = 0; h < heads; h++) {
+                o[h][2 * j] += s[h * n + t] * x;
+                o[h][2 * j + 1] += s[h * n + t] * y;
+            }
+        }
+    }
+    for (int32_t h = 0; h < heads; h++) {
+        for (int32_t j = 0; j < d / 32; j++) STORE32(out + h * d + 32 * j, o[h][2 * j] / sum[h], o[h][2 * j + 1] / sum[h]);
+    }
+}
+
+/* One query of any width. */
+static void cached_head(int64_t d, int32_t n, int64_t step, float scale, float cap, const A *query, const A *keys,
+                        const A *values, float *s, A *out)
+{
+    float q[MAX_HEAD_DIM], o[MAX_HEAD_DIM];
+    for (int64_t j = 0; j < d; j++) q[j] = scale * LOAD(query + j), o[j] = 0.0f;
+    for (int32_t t = 0; t < n; t++) {
+        float dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+        for (int64_t j = 0; j < d; j++) dot += q[j] * LOAD(keys + t * step + j);
+        s[t] = dot;
+    }
+    float sum = cached_softmax(n, cap, s);
+    for (int32_t t = 0; t < n; t++) {
+#pragma omp simd
+        for (int64_t j = 0; j < d; j++) o[j] += s[t] * LOAD(values + t * step + j);
+    }
+    for (int64_t j = 0; j < d; j++) STORE(out + j, o[j] / sum);
+}
+
+/* The queries of one group, as many at once as registers allow. */
+static void cached_group(int64_t d, int64_t group, int32_t n, int64_t step, float scale, float cap, const A *query, const A *keys,
+                         const A *values, float *s, A *out)
+{
+    for (int64_t h = 0; h < group;) {
+        const A *q = query + h * d;
+        A *o = out + h * d;
+        int64_t left = group - h;
+        if (d == 64 && left >= 3) {
+            cached_heads(64, 3, n, step, scale, cap, q, keys, values, s, o), h += 3;
+        } else if (d == 64 && left == 2) {
+            cached_heads(64, 2, n, step, scale, cap, q, keys, values, s, o), h += 2;
+        } else if (d == 64) {
+            cached_heads(64, 1, n, step, scale, cap, q, keys, values, s, o), h += 1;
+        } else if (d == 128) {
+            cached_heads(128, 1, n, step, scale, cap, q, keys, values, s, o), h += 1;
+        } else {
+            cached_head(d, n, step, scale, cap, q, keys, values, s, o), h += 1;
+        }
+    }
 }
 
 /* Decoding: a task is one (row, kv head); its keys stay in the cache while the group's queries pass. */
@@ -398,21 +464,14 @@ static void op_attention_cached(ra_backend *b, int32_t rows, const ra_attention 
     float cap = (float)a->softcap, scale = (float)a->scale;
 #pragma omp parallel
     {
-        float *s = ra_alloc((size_t)longest, sizeof *s);
+        float *s = ra_alloc((size_t)longest * MAX_HEADS_AT_ONCE, sizeof *s);
 #pragma omp for schedule(dynamic) collapse(2)
         for (int32_t i = 0; i < rows; i++) {
             for (int32_t kv = 0; kv < a->kv_heads; kv++) {
-                const A *keys = (const A *)cachev + slot[i] * slot_stride + kv * d, *values = keys + value_offset;
                 int32_t n = length[i], from = a->window > 0 && n > a->window ? n - a->window : 0;
-                for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
-                    const A *query = (const A *)qv + i * ldq + head * d;
-                    A *out = (A *)outv + ((int64_t)i * a->heads + head) * d;
-                    switch (d) {
-                    case 64: cached_head(64, from, n, step, scale, cap, query, keys, values, s, out); break;
-                    case 128: cached_head(128, from, n, step, scale, cap, query, keys, values, s, out); break;
-                    default: cached_head((int32_t)d, from, n, step, scale, cap, query, keys, values, s, out);
-                    }
-                }
+                const A *keys = (const A *)cachev + slot[i] * slot_stride + from * step + kv * d;
+                cached_group(d, group, n - from, step, scale, cap, (const A *)qv + i * ldq + kv * group * d, keys,
+                             keys + value_offset, s, (A *)outv + ((int64_t)i * a->heads + kv * group) * d);
             }
         }
         ra_free(s);

@@ -47,16 +47,19 @@ static inline float cpu_sigmoid(float x)
 typedef float cpu_v16 __attribute__((vector_size(64), aligned(4)));
 typedef float cpu_v8 __attribute__((vector_size(32)));
 typedef float cpu_v4 __attribute__((vector_size(16)));
-typedef uint16_t cpu_h16 __attribute__((vector_size(32), aligned(2)));
-typedef uint32_t cpu_u16 __attribute__((vector_size(64)));
+typedef uint32_t cpu_u16 __attribute__((vector_size(64), aligned(2), may_alias));
 
-static inline cpu_v16 cpu_load16_f32(const float *p)
+/* 32 elements as two vectors, in an order that is each type's own and the same for every load and store: bf16 pairs split into their low and high halves. */
+static inline void cpu_load32_f32(const float *p, cpu_v16 *x, cpu_v16 *y)
 {
-    return *(const cpu_v16 *)p;
+    *x = *(const cpu_v16 *)p;
+    *y = *(const cpu_v16 *)(p + 16);
 }
-static inline cpu_v16 cpu_load16_bf16(const ra_bf16 *p)
+static inline void cpu_load32_bf16(const ra_bf16 *p, cpu_v16 *x, cpu_v16 *y)
 {
-    return (cpu_v16)(__builtin_convertvector(*(const cpu_h16 *)p, cpu_u16) << 16);
+    cpu_u16 pairs = *(const cpu_u16 *)p;
+    *x = (cpu_v16)(pairs << 16);
+    *y = (cpu_v16)(pairs & 0xffff0000u);
 }
 static inline float cpu_sum16(cpu_v16 x)
 {
@@ -88,6 +91,18 @@ static inline void cpu_store_bf16(ra_bf16 *p, float x)
     memcpy(&bits, &x, sizeof bits);
     uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
     *p = (ra_bf16)(x != x ? quiet : rounded);
+}
+
+static inline void cpu_store32_f32(float *p, cpu_v16 x, cpu_v16 y)
+{
+    for (int i = 0; i < 16; i++) p[i] = x[i], p[i + 16] = y[i];
+}
+static inline void cpu_store32_bf16(ra_bf16 *p, cpu_v16 x, cpu_v16 y)
+{
+    for (int i = 0; i < 16; i++) {
+        cpu_store_bf16(p + 2 * i, x[i]);
+        cpu_store_bf16(p + 2 * i + 1, y[i]);
+    }
 }
 
 #endif
