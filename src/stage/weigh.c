@@ -197,8 +197,8 @@ static ra_err pass(weigh *g, const ra_work *work, int64_t n, bool contract, bool
     RA_TRY(ra_packing_make(r->store, work, n, r->rows, 1, true, &packing));
     double *dot = ra_alloc((size_t)r->rows, sizeof *dot);
     ra_err err = RA_OK;
-    g->done = 0;
-    g->total = n / r->grid.data.size;
+    g->done = g->total = 0;
+    for (int32_t p = r->grid.data.rank; p < packing.packs; p += r->grid.data.size) g->total += packing.begin[p + 1] - packing.begin[p];
     g->begun = ra_now();
     for (int32_t p = r->grid.data.rank; p < packing.packs && err == RA_OK; p += r->grid.data.size) {
         ra_packing_fill(&packing, p, r->store, work, g->mb);
