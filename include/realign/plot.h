@@ -1,4 +1,4 @@
-/* Plots as inline SVG, written as text: no library, no script. Colours are CSS variables (--c0 .. --c7, --ink, --muted, --grid), which the page that holds them
+/* Plots as inline SVG, written as text: no library, no script. Colours are CSS variables (--c0 .. --c7, --ink, --muted, --grid, --base, --page), which the page that holds them
  * defines for light and dark (ra_plot_style); every plot has a <title> and a <desc>. Values that are not finite are gaps. Not collective throughout. */
 #ifndef REALIGN_PLOT_H
 #define REALIGN_PLOT_H

@@ -160,15 +160,26 @@ static void tile_end(ra_buf *out)
     ra_buf_adds(out, "</div></dd></div>\n");
 }
 
+/* In percent, without the sign. */
+static void add_tpa(ra_buf *out, double share)
+{
+    if (isfinite(share)) {
+        ra_buf_addf(out, "%.1f", 100.0 * share);
+    } else {
+        ra_buf_adds(out, "\u2013");
+    }
+}
+
 static void add_agreement_tiles(ra_buf *out, const ra_part_evaluation *e)
 {
     const ra_agreement *a = &e->all;
     tile(out, "Target policy agreement");
-    ra_page_percent(out, a->tpa[RA_BEFORE].value);
+    add_tpa(out, a->tpa[RA_BEFORE].value);
     if (e->trained) {
         ra_buf_adds(out, " <small>\u2192</small> ");
-        ra_page_percent(out, a->tpa[RA_AFTER].value);
+        add_tpa(out, a->tpa[RA_AFTER].value);
     }
+    ra_buf_adds(out, " <small>%</small>");
     tile_note(out);
     ra_buf_adds(out, "95\u202f% intervals ");
     ra_page_bounds(out, &a->tpa[RA_BEFORE]);
@@ -277,10 +288,12 @@ static void add_meta(ra_page *p)
 static void add_head(ra_page *p)
 {
     ra_buf *out = p->out;
-    ra_buf_adds(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-                     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-                     "<link rel=\"icon\" href=\"data:,\">\n<title>");
+    ra_buf_adds(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
+        "<link rel=\"icon\" href=\"data:,\">\n<title>");
     ra_html_text(out, p->run->name);
     ra_buf_adds(out, " \u2013 re-alignment report</title>\n<style>\n");
     ra_page_style(out);

@@ -49,12 +49,11 @@ static void add_flow(ra_page *p, const ra_row_counts *c)
         node[FIRST_SET + k] = (ra_flow_node){2, set_name[k], c->set[k], set_colour[k]};
         link[6 + k] = (ra_flow_link){USED, FIRST_SET + k, c->set[k]};
     }
-    ra_plot plot = {.title = NULL,
+    ra_plot plot = {.title = "Preference rows under the new policy",
                     .description =
                         "Flow of preference rows to the sets Invert, Punish and Retain; the tables below hold the numbers.",
                     .width = 1060.0,
-                    .height = 290.0};
-    plot.title = "Preference rows under the new policy";
+                    .height = 360.0};
     ra_page_figure(p, "wide");
     ra_plot_flow(p->out, &plot, node, NODES, link, 6 + RA_SETS);
     ra_page_caption(p);
@@ -116,7 +115,9 @@ static void add_categories(ra_page *p)
         count_row(&list[t->category[i] < 0 ? n - 1 : t->category[i]], t, i);
     }
     qsort(list, (size_t)n, sizeof *list, by_rows);
-    ra_page_table(p, "Rows, sets and share of compliant responses per category. y<sub>w</sub>: preferred under the old policy.",
+    ra_page_table(p,
+                  "Rows, sets and share of compliant responses per category, held-out and too long rows among them. "
+                  "y<sub>w</sub>: preferred under the old policy.",
                   "Category|>Rows|>Invert|>Punish|>Retain|>y<sub>w</sub> complies|>y<sub>l</sub> complies");
     add_group(p, &all, true);
     int64_t shown = 0;

@@ -74,7 +74,7 @@ static void add_agreement_row(ra_page *p, const char *name, const ra_agreement *
     ra_buf *out = p->out;
     ra_buf_adds(out, sum ? "<tr class=\"sum\">" : "<tr>");
     ra_page_cell_text(p, name);
-    ra_page_cell_real(p, a->judged[RA_BEFORE], 6);
+    ra_page_cell_count(p, isfinite(a->judged[RA_BEFORE]) ? (int64_t)a->judged[RA_BEFORE] : 0);
     for (int side = 0; side < 1 + trained; side++) {
         ra_page_cell_percent(p, a->tpa[side].value);
         ra_buf_adds(out, "<td class=\"n\">");
@@ -109,28 +109,62 @@ static void add_agreement_table(ra_page *p)
     ra_page_table_end(p);
 }
 
-static void add_drift(ra_page *p)
+static void add_cost(ra_page *p, const char *name, double value, int digits, const char *unit)
+{
+    if (!isfinite(value)) return;
+    ra_buf_adds(p->out, "<tr>");
+    ra_page_cell_text(p, name);
+    ra_page_cell_real(p, value, digits);
+    ra_page_cell_text(p, unit);
+    ra_buf_adds(p->out, "</tr>\n");
+}
+
+static void add_cost_table(ra_page *p)
 {
     const ra_part_evaluation *e = &p->run->evaluation;
-    if (e->retain == 0) return;
-    ra_buf_adds(p->out, "<h3>What it cost elsewhere</h3>\n");
-    ra_page_figure(p, "pair");
-    ra_plot_histogram(p->out,
-                      &(ra_plot){.title = "Drift on Retain samples",
-                                 .description = "Histogram of the change in log-probability of preferred responses",
-                                 .x_label = "log p \u2212 log p of the reference for y_w, nat",
-                                 .y_label = "samples",
-                                 .height = 240.0},
-                      &(ra_series){.colour = RA_COLOUR_GREEN, .n = e->retain, .x = e->drift}, 1);
-    ra_page_caption(p);
-    ra_buf_adds(p->out, "Change of the log-probability of preferred responses that the new policy leaves alone. Mean ");
-    ra_html_real(p->out, e->drift_mean, 3);
-    ra_buf_adds(p->out, " nat, mean absolute value ");
-    ra_html_real(p->out, e->drift_absolute, 3);
-    ra_buf_adds(p->out, " nat, ");
-    ra_html_real(p->out, e->drift_per_token, 3);
-    ra_buf_adds(p->out, " nat a token.");
-    ra_page_figure_end(p);
+    bool drift = e->retain > 0;
+    ra_page_table(p, "What the model lost or kept where the new policy asks for nothing.", "Measure|>Value|Unit");
+    if (drift) {
+        add_cost(p, "Retain samples", (double)e->retain, 9, "samples");
+        add_cost(p, "Mean drift", e->drift_mean, 3, "nat a sample");
+        add_cost(p, "Mean absolute drift", e->drift_absolute, 3, "nat a sample");
+        add_cost(p, "Drift", e->drift_per_token, 3, "nat a token");
+    }
+    if (isfinite(e->perplexity[RA_BEFORE])) {
+        add_cost(p, "Perplexity of neutral text before", e->perplexity[RA_BEFORE], 5, "");
+        add_cost(p, "Perplexity after", e->perplexity[RA_AFTER], 5, "");
+        add_cost(p, "Change", 100.0 * (e->perplexity[RA_AFTER] / e->perplexity[RA_BEFORE] - 1.0), 3, "%");
+        add_cost(p, "Tokens of neutral text", (double)e->perplexity_tokens, 9, "tokens");
+    }
+    ra_page_table_end(p);
+}
+
+/* Histogram and table side by side. */
+static void add_costs(ra_page *p)
+{
+    const ra_part_evaluation *e = &p->run->evaluation;
+    bool drift = e->retain > 0, perplexity = isfinite(e->perplexity[RA_BEFORE]);
+    if (drift || perplexity) ra_buf_adds(p->out, "<h3>What it cost elsewhere</h3>\n<div class=\"pair\">\n");
+    if (drift) {
+        ra_page_figure(p, "wide");
+        ra_plot_histogram(p->out,
+                          &(ra_plot){.title = "Drift on Retain samples",
+                                     .description = "Histogram of the change in log-probability of preferred responses",
+                                     .x_label = "log p \u2212 log p of the reference for the preferred response, nat",
+                                     .y_label = "samples",
+                                     .height = 250.0},
+                          &(ra_series){.colour = RA_COLOUR_GREEN, .n = e->retain, .x = e->drift}, 1);
+        ra_page_caption(p);
+        ra_buf_adds(p->out,
+                    "Change of the log-probability of preferred responses that the new policy leaves alone; 0 is no change.");
+        ra_page_figure_end(p);
+    }
+    if (drift || perplexity) {
+        add_cost_table(p);
+        ra_buf_adds(p->out, "</div>\n");
+    }
+    if (e->trained && !drift) ra_page_absent(p, "Drift on Retain samples was not measured.");
+    if (!perplexity) ra_page_absent(p, "Perplexity of neutral text was not measured: eval.perplexity_path is empty.");
 }
 
 void ra_page_agreement(ra_page *p)
@@ -160,10 +194,7 @@ void ra_page_agreement(ra_page *p)
     if (e->n_categories > MOST_GROUPS) ra_buf_addf(p->out, " The first %d categories; all are in the table.", MOST_GROUPS);
     ra_page_figure_end(p);
     add_agreement_table(p);
-    add_drift(p);
-    if (e->trained && e->retain == 0) ra_page_absent(p, "Drift on Retain samples was not measured.");
-    if (!isfinite(e->perplexity[RA_BEFORE]))
-        ra_page_absent(p, "Perplexity of neutral text was not measured: eval.perplexity_path is empty.");
+    add_costs(p);
     ra_page_section_end(p);
 }
 

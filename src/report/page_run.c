@@ -44,9 +44,10 @@ static void add_layout(ra_page *p)
     const ra_run_files *r = p->run;
     ra_page_table(p, "Layout of the run.", "What|Value");
     for (int i = 0; i < r->provenances; i++) {
-        const ra_provenance *v = &r->provenance[i];
-        char *name = ra_format("Ranks \u00d7 threads for %s", v->file);
-        begin_fact(p, name);
+        const ra_provenance *v = &r->provenance[i], *last = i ? v - 1 : NULL;
+        if (last && last->ranks == v->ranks && last->threads == v->threads) continue;
+        char *name = ra_format("Ranks \u00d7 threads from %s on", v->file);
+        begin_fact(p, i ? name : "Ranks \u00d7 threads a rank");
         ra_html_count(p->out, v->ranks);
         ra_buf_adds(p->out, " \u00d7 ");
         ra_html_count(p->out, v->threads);
@@ -56,6 +57,9 @@ static void add_layout(ra_page *p)
     add_setting(p, "Backend asked for", "backend");
     add_setting(p, "Precision asked for", "precision");
     add_fact(p, "Precision of activations", r->weights.precision);
+    add_setting(p, "Adapters (LoRA)", "lora.enabled");
+    add_setting(p, "Tokens of a pack", "pack.tokens");
+    add_setting(p, "Samples of a step", "train.batch");
     ra_page_table_end(p);
 }
 

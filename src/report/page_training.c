@@ -17,8 +17,8 @@ typedef struct {
 } chart;
 
 static const chart charts[] = {
-    {"Loss of a step", "weighted sum over the step's samples", .curve = {{"loss", NULL, RA_COLOUR_INK}}},
-    {"Loss by set", "mean of a sample, unweighted",
+    {"Loss of a step", "weighted sum over the step's samples", .y_zero = true, .curve = {{"loss", NULL, RA_COLOUR_INK}}},
+    {"Loss by set", "mean of a sample, unweighted", .y_zero = true,
      .curve = {{"loss_invert", "Invert", RA_COLOUR_BLUE},
                {"loss_punish", "Punish", RA_COLOUR_VERMILION},
                {"loss_pair", "Pair (DPO)", RA_COLOUR_PURPLE}}},

@@ -61,7 +61,8 @@ static void pen_up(pen *p)
 {
     ra_buf *out = p->frame->out;
     if (p->run == 1)
-        ra_buf_addf(out, "<circle class=\"f%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"1.6\"/>\n", p->series->colour, p->x, p->y);
+        ra_buf_addf(out, "<circle class=\"f%d%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"1.6\"/>\n", p->series->colour,
+                    p->series->faint ? " faint" : "", p->x, p->y);
     if (p->run > 1) ra_buf_adds(out, "\"/>\n");
     p->run = 0;
 }

@@ -69,8 +69,7 @@ static void draw_node(ra_buf *out, const ra_flow_node *node, const place *p, int
     if (node->column > 0 && whole > 0) ra_buf_addf(&text, " (%.1f %%)", 100.0 * (double)node->value / (double)whole);
     ra_buf_addf(out, "<rect class=\"f%d\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.2f\"/>\n", node->colour, p->x, p->y,
                 NODE_WIDTH, fmax(p->height, 1.0));
-    double y = p->y + fmin(p->height / 2.0, 1e9), x = p->x + NODE_WIDTH + 7.0;
-    y = fmax(y, p->y + 11.0);
+    double y = fmax(p->y + p->height / 2.0 - 3.0, p->y + 11.0), x = p->x + NODE_WIDTH + 7.0;
     ra_svg_text(out, x, y, "p-node", "start", node->label);
     ra_svg_text(out, x, y + 14.0, "p-tick", "start", text.data);
     ra_buf_free(&text);
@@ -107,9 +106,11 @@ void ra_plot_flow(ra_buf *out, const ra_plot *plot, const ra_flow_node *node, in
         a->out += h;
         b->in += h;
     }
+    ra_buf_adds(out, "<g class=\"halo\">\n");
     for (int i = 0; i < nodes; i++) {
         if (node[i].value > 0) draw_node(out, &node[i], &at[i], whole);
     }
+    ra_buf_adds(out, "</g>\n");
     ra_svg_end(out);
     ra_free(at);
 }
