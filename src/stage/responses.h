@@ -63,5 +63,4 @@ ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, const ra_prompt
 /* Collective in its errors; rank 0 writes: {"id", "category", "prompt", "response", "tokens", "stopped", "verdict", "rule", "key"} a line. `oracle` names the rules; NULL: not judged. */
 ra_err ra_answers_write(const ra_side *side, const ra_prompts *prompts, const ra_oracle *oracle, const ra_answers *a);
 
-
 #endif
