@@ -29,6 +29,8 @@ typedef struct {
     double width, height;          /* CSS pixels; 0: 520 x 280 (bars: as high as the groups need) */
     bool x_log, y_log;             /* values <= 0 are gaps */
     bool y_zero;                   /* the y axis reaches to 0 */
+    bool y_whole;                  /* ticks at whole numbers only: counts */
+    double x_low, x_high;          /* bounds of the x axis where x_high > x_low; else from the data */
     double low, high;              /* bounds of the value axis (y; of bars: x) where high > low; else from the data */
     const char *unit;              /* bars: after each value, "%" */
     int decimals;                  /* bars: of each value */

@@ -53,7 +53,8 @@ static void add_flow(ra_page *p, const ra_row_counts *c)
                     .description =
                         "Flow of preference rows to the sets Invert, Punish and Retain; the tables below hold the numbers.",
                     .width = 1060.0,
-                    .height = 360.0};
+                    .height = 220.0};
+    for (int i = HELD_OUT; i <= MALFORMED; i++) plot.height += node[i].value > 0 ? 32.0 : 0.0;
     ra_page_figure(p, "wide");
     ra_plot_flow(p->out, &plot, node, NODES, link, 6 + RA_SETS);
     ra_page_caption(p);
@@ -173,8 +174,10 @@ void ra_page_triage(ra_page *p)
         ra_html_count(p->out, c.rows);
         ra_buf_adds(p->out, " rows.</p>\n");
         add_flow(p, &c);
+        ra_buf_adds(p->out, "<div class=\"tables\">\n");
         add_categories(p);
         add_rules(p);
+        ra_buf_adds(p->out, "</div>\n");
     }
     ra_page_section_end(p);
 }

@@ -119,13 +119,22 @@ static void add_cost(ra_page *p, const char *name, double value, int digits, con
     ra_buf_adds(p->out, "</tr>\n");
 }
 
+static void add_cost_count(ra_page *p, const char *name, int64_t value, const char *unit)
+{
+    ra_buf_adds(p->out, "<tr>");
+    ra_page_cell_text(p, name);
+    ra_page_cell_count(p, value);
+    ra_page_cell_text(p, unit);
+    ra_buf_adds(p->out, "</tr>\n");
+}
+
 static void add_cost_table(ra_page *p)
 {
     const ra_part_evaluation *e = &p->run->evaluation;
     bool drift = e->retain > 0;
     ra_page_table(p, "What the model lost or kept where the new policy asks for nothing.", "Measure|>Value|Unit");
     if (drift) {
-        add_cost(p, "Retain samples", (double)e->retain, 9, "samples");
+        add_cost_count(p, "Retain samples", e->retain, "samples");
         add_cost(p, "Mean drift", e->drift_mean, 3, "nat a sample");
         add_cost(p, "Mean absolute drift", e->drift_absolute, 3, "nat a sample");
         add_cost(p, "Drift", e->drift_per_token, 3, "nat a token");
@@ -134,7 +143,7 @@ static void add_cost_table(ra_page *p)
         add_cost(p, "Perplexity of neutral text before", e->perplexity[RA_BEFORE], 5, "");
         add_cost(p, "Perplexity after", e->perplexity[RA_AFTER], 5, "");
         add_cost(p, "Change", 100.0 * (e->perplexity[RA_AFTER] / e->perplexity[RA_BEFORE] - 1.0), 3, "%");
-        add_cost(p, "Tokens of neutral text", (double)e->perplexity_tokens, 9, "tokens");
+        add_cost_count(p, "Tokens of neutral text", e->perplexity_tokens, "tokens");
     }
     ra_page_table_end(p);
 }

@@ -92,6 +92,8 @@ static bool add_chart(ra_page *p, const chart *c, const double *step)
     ra_plot plot = {.title = c->title,
                     .description = "Curve over the training steps",
                     .x_label = "step",
+                    .x_low = step[0],
+                    .x_high = step[t->rows - 1],
                     .y_label = c->y_label,
                     .height = 250.0,
                     .y_log = c->y_log,

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MOST_POINTS = 3000, MOST_SERIES = 16 };
+enum { MOST_POINTS = 3000, MOST_SERIES = 16, MARKED = 30 /* curves of so few points show each of them */ };
 
 typedef struct {
     double low, high;
@@ -103,6 +103,11 @@ static void draw_curve(const ra_frame *f, const ra_series *s)
         i = j;
     }
     pen_up(&p);
+    for (int64_t k = 0; k < s->n && s->n <= MARKED && !s->faint; k++) {
+        double x = ra_frame_x(f, s->x[k]), y = ra_frame_y(f, s->y[k]);
+        if (isfinite(x) && isfinite(y))
+            ra_buf_addf(f->out, "<circle class=\"f%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\"/>\n", s->colour, x, y);
+    }
 }
 
 void ra_plot_lines(ra_buf *out, const ra_plot *plot, const ra_series *series, int n)
@@ -204,7 +209,9 @@ void ra_plot_histogram(ra_buf *out, const ra_plot *plot, const ra_series *series
         for (int k = 0; k < n; k++) sum += count[k * bins + b];
         if (sum > highest) highest = sum;
     }
-    ra_frame f = begin(out, plot, (range){first, first + bins * width}, (range){0.0, (double)highest}, series, n);
+    ra_plot whole = *plot;
+    whole.y_whole = true;
+    ra_frame f = begin(out, &whole, (range){first, first + bins * width}, (range){0.0, (double)highest}, series, n);
     draw_bins(&f, series, n, count, bins, first, width);
     ra_svg_end(out);
     ra_free(count);

@@ -231,6 +231,18 @@ static void draw_axes(ra_frame *f, const ra_ticks *tx, const ra_ticks *ty)
     axis_label(out, f->right, f->bottom + 34.0, "end", f->plot->x_label, tx->exponent);
 }
 
+static void keep_whole(ra_ticks *t)
+{
+    if (t->exponent != 0) return;
+    int n = 0;
+    for (int i = 0; i < t->n; i++) {
+        if (fabs(t->at[i] - round(t->at[i])) > 1e-9) continue;
+        t->at[n] = t->at[i];
+        snprintf(t->label[n++], sizeof t->label[0], "%.0f", t->at[i]);
+    }
+    t->n = n;
+}
+
 ra_frame ra_frame_begin(ra_buf *out, const ra_plot *plot, double x_low, double x_high, double y_low, double y_high,
                         const char *const *name, const ra_colour *colour, const bool *dashed, int n)
 {
@@ -241,12 +253,14 @@ ra_frame ra_frame_begin(ra_buf *out, const ra_plot *plot, double x_low, double x
                   .x_log = plot->x_log,
                   .y_log = plot->y_log};
     if (plot->y_zero && !plot->y_log) y_low = fmin(y_low, 0.0), y_high = fmax(y_high, 0.0);
+    if (plot->x_high > plot->x_low) x_low = plot->x_low, x_high = plot->x_high;
     bool fixed = plot->high > plot->low;
     if (fixed) y_low = plot->low, y_high = plot->high;
     widen(&x_low, &x_high, f.x_log, false);
     widen(&y_low, &y_high, f.y_log, !fixed);
     f.x_low = x_low, f.x_high = x_high, f.y_low = y_low, f.y_high = y_high;
     ra_ticks ty = ra_ticks_of(y_low, y_high, 5, f.y_log), tx = ra_ticks_of(x_low, x_high, 7, f.x_log);
+    if (plot->y_whole) keep_whole(&ty);
     double widest = 0.0;
     for (int i = 0; i < ty.n; i++) widest = fmax(widest, ra_text_width(ty.label[i], 11.5));
     f.left = fmax(34.0, widest + 12.0);

@@ -16,7 +16,7 @@ static const char style[] =
     "stroke-width:4px;stroke-linejoin:round}\n"
     ".p-grid{stroke:var(--grid);stroke-width:1}.p-base{stroke:var(--base);stroke-width:1}"
     ".p-key{stroke-width:3;stroke-linecap:butt}.p-line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}"
-    ".p-line.faint{stroke-width:1;opacity:.35}circle.faint{opacity:.35}.p-points{opacity:.5}.p-error{fill:none;stroke:var(--ink);"
+    ".p-line.faint{stroke-width:1;opacity:.35}circle.faint{opacity:.35}.p-points{opacity:.6}.p-error{fill:none;stroke:var(--ink);"
     "stroke-width:1.2}"
     ".p-ribbon{opacity:.32}\n"
     ".s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}.s4{stroke:var(--c4)}"

@@ -3,9 +3,6 @@
 #include <realign/report.h>
 #include <realign/stage.h>
 
-/* Collective. report.html in run.dir, from what the other stages left there. */
-ra_err ra_stage_report(const ra_settings *s, const ra_comm *world);
-
 ra_err ra_stage_report(const ra_settings *s, const ra_comm *world)
 {
     const char *dir = ra_set_text(s, "run.dir");

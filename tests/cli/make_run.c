@@ -251,10 +251,11 @@ static void make_steps(const char *dir)
             &t,
             "%d\t0\t%d\t1210\t%.9g\t%.6g\t%.6g\t%.6g\tnan\t%.6g\t2\t1\t1\t0\t%.6g\t%.6g\tnan\t%.6g\t%.6g\tnan\t%.6g\t%.6g\t"
             "1.27\t952\tx\n",
-            i, 4 * i, 2e-4 * (x < 0.1 ? x / 0.1 : 0.5 + 0.5 * cos(3.14159 * (x - 0.1) / 0.9)), 2.1 * exp(-2.0 * x) + 0.15 * noise,
-            0.69 * exp(-2.5 * x) + 0.04 * noise + gap, 1.39 * exp(-1.2 * x) + 0.08 * normal(32, i),
-            0.006 * x * (1.0 + 0.3 * noise), 9.0 * x + noise + gap, 4.0 * x + normal(33, i), i > 8 && noise > -1.2 ? 1.0 : 0.5,
-            i > 20 || noise > 0 ? 1.0 : 0.0, -0.4 * x + 0.1 * noise, 3.0 * exp(-x) + 0.5 * fabs(noise));
+            i, 4 * i, 2e-4 * (x < 0.1 ? x / 0.1 : 0.5 + 0.5 * cos(3.14159 * (x - 0.1) / 0.9)),
+            fabs(2.1 * exp(-2.0 * x) + 0.15 * noise), fabs(0.69 * exp(-2.5 * x) + 0.04 * noise) + gap,
+            1.39 * exp(-1.2 * x) + 0.08 * normal(32, i), 0.006 * x * (1.0 + 0.3 * noise), 9.0 * x + noise + gap,
+            4.0 * x + normal(33, i), i > 8 && noise > -1.2 ? 1.0 : 0.5, i > 20 || noise > 0 ? 1.0 : 0.0, -0.4 * x + 0.1 * noise,
+            3.0 * exp(-x) + 0.5 * fabs(noise));
     }
     ra_buf_adds(&t, "91\t0\tcut of");
     write_text(dir, "steps.tsv", &t);
