@@ -281,6 +281,52 @@ static void test_svg(void **state)
     ra_free(y);
 }
 
+static int count_of(const char *text, const char *part)
+{
+    int n = 0;
+    for (; (text = strstr(text, part)); text++) n++;
+    return n;
+}
+
+/* A value that is none parts a curve; what then stands alone is a dot; few points are marked, many are not. */
+static void test_gaps(void **state)
+{
+    (void)state;
+    enum { N = 50 };
+    double x[N], y[N];
+    for (int i = 0; i < N; i++) {
+        x[i] = i;
+        y[i] = i == 20 || i == 22 ? NAN : i;
+    }
+    ra_buf out = {0};
+    ra_plot_lines(&out, &(ra_plot){.title = "t"}, &(ra_series){.n = N, .x = x, .y = y}, 1);
+    assert_int_equal(count_of(out.data, "<polyline"), 2);
+    assert_int_equal(count_of(out.data, "<circle"), 1);
+    ra_buf_clear(&out);
+    ra_plot_lines(&out, &(ra_plot){.title = "t"}, &(ra_series){.n = 10, .x = x, .y = y}, 1);
+    assert_int_equal(count_of(out.data, "<polyline"), 1);
+    assert_int_equal(count_of(out.data, "<circle"), 10);
+    ra_buf_free(&out);
+}
+
+/* Every value lands in one bin; counts have ticks at whole numbers. */
+static void test_bins(void **state)
+{
+    (void)state;
+    const double x[] = {0.0, 0.1, 0.1, 0.25, 0.5, 0.75, 1.0, NAN};
+    ra_buf out = {0};
+    ra_plot_histogram(&out, &(ra_plot){.title = "t"}, &(ra_series){.n = 8, .x = x}, 1);
+    int sum = 0;
+    for (const char *p = out.data; (p = strstr(p, "<rect")); p++) {
+        int count = 0;
+        assert_int_equal(sscanf(strstr(p, "<title>"), "<title>%*f to %*f: %d", &count), 1);
+        sum += count;
+    }
+    assert_int_equal(sum, 7);
+    assert_null(strstr(out.data, ">0.5</text>\n<line class=\"p-grid\""));
+    ra_buf_free(&out);
+}
+
 /* One bar of each of two series ends where its value is: the axis goes from 0 to 100 over the same pixels. */
 static void test_bar_lengths(void **state)
 {
@@ -386,10 +432,11 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ticks),       cmocka_unit_test(test_escaping),    cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_wilson),      cmocka_unit_test(test_correlation), cmocka_unit_test(test_table),
-        cmocka_unit_test(test_svg),         cmocka_unit_test(test_bar_lengths), cmocka_unit_test(test_empty_run),
-        cmocka_unit_test(test_damaged_run), cmocka_unit_test(test_valid_run),
+        cmocka_unit_test(test_ticks),     cmocka_unit_test(test_escaping),    cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_wilson),    cmocka_unit_test(test_correlation), cmocka_unit_test(test_table),
+        cmocka_unit_test(test_svg),       cmocka_unit_test(test_bar_lengths), cmocka_unit_test(test_gaps),
+        cmocka_unit_test(test_bins),      cmocka_unit_test(test_empty_run),   cmocka_unit_test(test_damaged_run),
+        cmocka_unit_test(test_valid_run),
     };
     return cmocka_run_group_tests_name("report", tests, NULL, NULL);
 }
