@@ -112,7 +112,8 @@ static ra_err run_stage(const command *c, const ra_comm *world, int argc, char *
         omp_set_num_threads(ra_comm_threads(world, (int)ra_set_int(s, "run.threads")));
         ra_info("realign %s (%s), %s, %d rank%s", ra_version(), ra_version_git(), ra_version_libraries(), world->size,
                 world->size == 1 ? "" : "s");
-        err = ra_stage_write_used(s, world);
+        if (c->stage != ra_stage_report)
+            err = ra_stage_write_used(s, world); /* a report shows the settings of the run, not its own */
     }
     if (err == RA_OK) err = c->stage(s, world);
     ra_settings_free(s);

@@ -37,6 +37,6 @@ const char *ra_version_libraries(void)
     for (int i = 0; i < n; i++) {
         if (mpi[i] == ',' || mpi[i] == '\n') mpi[i] = '\0';
     }
-    snprintf(line, sizeof line, "%s, HDF5 %s", mpi, H5_VERS_INFO + 14);
+    snprintf(line, sizeof line, "%s, HDF5 %d.%d.%d", mpi, H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
     return line;
 }
