@@ -78,11 +78,15 @@ static ra_err read_all(ra_fixture *f)
     int rank;
     int64_t shape[4];
     RA_TRY(ra_h5_shape(f->h5, "action", &rank, shape));
+    if (rank != 1) return ra_fail(RA_ERR_FORMAT, "action must be a list, one a sample");
     f->samples = shape[0];
     f->sample = ra_calloc((size_t)f->samples, sizeof *f->sample);
     int32_t *action = ra_calloc((size_t)f->samples, sizeof *action);
     ra_err err = ra_h5_read(f->h5, "action", H5T_NATIVE_INT32, 0, -1, action);
     for (int64_t i = 0; i < f->samples && err == RA_OK; i++) {
+        if (action[i] < 0 || action[i] > 3)
+            err = ra_fail(RA_ERR_FORMAT, "action[%lld] is %d; accepted: 0 to 3", (long long)i, action[i]);
+        if (err != RA_OK) break;
         f->sample[i].action = action[i];
         err = read_sample(f->h5, "sample", i, roles, &f->sample[i]);
         if (err == RA_OK && tokens_of(&f->sample[i].sample) > f->longest) f->longest = tokens_of(&f->sample[i].sample);
@@ -140,14 +144,14 @@ static void record(ra_check_table *t, const char *name, double tolerance, double
         if (strcmp(t->row[i].name, name) == 0) r = &t->row[i];
     }
     if (!r) {
-        if (t->rows == (int)(sizeof t->row / sizeof t->row[0])) return;
+        if (t->rows == (int)(sizeof t->row / sizeof t->row[0])) ra_die("check: more than %d kinds of quantities", t->rows);
         r = &t->row[t->rows++];
         snprintf(r->name, sizeof r->name, "%s", name);
         r->tolerance = tolerance;
         r->passed = true;
     }
     r->elements += n;
-    if (!(worst <= r->worst)) r->worst = worst; /* a NaN takes over and stays */
+    if (isnan(worst) || worst > r->worst) r->worst = worst; /* a NaN takes over and stays: nothing is larger */
     r->passed = r->worst <= r->tolerance;
 }
 
