@@ -17,6 +17,8 @@ typedef struct {
 
 /* Not collective. Installs the signal flag and starts the clock. */
 void ra_runctl_start(ra_runctl *ctl);
+/* Not collective. Signals act as ever from here on: whoever no longer asks must not swallow them. */
+void ra_runctl_end(void);
 /* Collective. True when an orderly stop was asked for; `reason` (may be NULL) then names it, a static string. */
 bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **reason);
 void ra_runctl_reset_flag(void);

@@ -26,6 +26,13 @@ void ra_runctl_start(ra_runctl *ctl)
     ctl->started_s = ctl->clock();
 }
 
+void ra_runctl_end(void)
+{
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGUSR1, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+}
+
 void ra_runctl_reset_flag(void)
 {
     stop_signal = 0;

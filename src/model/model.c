@@ -64,17 +64,34 @@ static ra_err check_shape(const ra_modelfile *file, const ra_param *p)
 
 enum { PIECE = 1 << 22 }; /* elements read at a time */
 
+/* A value whose exponent is all ones is a NaN or an infinity. */
+static bool all_finite(ra_dtype type, const void *values, int64_t n)
+{
+    unsigned special = 0;
+    const uint16_t *half = values;
+    const uint32_t *single = values;
+    const uint64_t *wide = values;
+    for (int64_t i = 0; type == RA_DTYPE_BF16 && i < n; i++) special |= (half[i] & 0x7f80U) == 0x7f80U;
+    for (int64_t i = 0; type == RA_DTYPE_F32 && i < n; i++) special |= (single[i] & 0x7f800000U) == 0x7f800000U;
+    for (int64_t i = 0; type == RA_DTYPE_F64 && i < n; i++) special |= wide[i] << 1 >= UINT64_C(0x7ff) << 53;
+    return !special;
+}
+
 static ra_err load_tensor(ra_model *m, const ra_modelfile *file, const ra_param *p, char *piece)
 {
     ra_backend *b = m->b;
     RA_TRY(check_shape(file, p));
     for (int64_t at = 0; at < p->count; at += PIECE) {
         int64_t n = p->count - at < PIECE ? p->count - at : PIECE;
+        ra_dtype type = m->w_r ? b->r : b->a;
+        RA_TRY(ra_modelfile_read(file, p->name, at, n, type, piece));
+        if (!all_finite(type, piece, n)) {
+            return ra_fail(RA_ERR_DATA, "%s: tensor %s holds a value that is no finite number (NaN or infinity)",
+                           ra_modelfile_path(file), p->name);
+        }
         if (m->w_r) {
-            RA_TRY(ra_modelfile_read(file, p->name, at, n, b->r, piece));
             b->ops->upload(b, (char *)m->w_r + (size_t)(p->offset + at) * b->r_size, piece, (size_t)n * b->r_size);
         } else {
-            RA_TRY(ra_modelfile_read(file, p->name, at, n, b->a, piece));
             b->ops->upload(b, (char *)m->w_a + (size_t)(p->offset + at) * b->a_size, piece, (size_t)n * b->a_size);
             if (p->ndim != 1) continue;
             RA_TRY(ra_modelfile_read(file, p->name, at, n, b->r, piece));

@@ -171,6 +171,11 @@ ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out)
     ra_err err = training == RA_TRAIN_ADAPTER ? lora_config(run->s, &lora) : RA_OK;
     if (err == RA_OK)
         err = ra_model_open(run->b, run->file, training, training == RA_TRAIN_ADAPTER ? &lora : NULL, run->positions, out);
+    if (err == RA_OK && ra_store_highest_token(run->store) >= (*out)->arch.vocabulary) {
+        err = ra_fail(RA_ERR_DATA,
+                      "%s/store.h5 holds token id %d, the model's vocabulary has %d: the store was made with another tokenizer",
+                      run->dir, ra_store_highest_token(run->store), (*out)->arch.vocabulary);
+    }
     err = ra_comm_agree(run->world, err);
     if (err != RA_OK) return err;
     if (training == RA_TRAIN_ADAPTER) ra_model_init_adapter(*out, (uint64_t)ra_set_int(run->s, "seed"));

@@ -140,10 +140,11 @@ static ra_err check_first(const train *t)
     for (int32_t i = 0; i < t->mb->responses; i++) {
         const ra_response *y = &t->mb->response[i];
         double r = fabs(y->logp - y->reference) / y->count;
-        if (!(r <= most)) most = r;
+        if (isnan(r) || r > most) most = r; /* a NaN stays */
     }
     for (int32_t i = 0; i < t->mb->items; i++) {
-        if (t->mb->item[i].kind == RA_LOSS_RETAIN && !(t->mb->item[i].loss <= kl)) kl = t->mb->item[i].loss;
+        double loss = t->mb->item[i].loss;
+        if (t->mb->item[i].kind == RA_LOSS_RETAIN && (isnan(loss) || loss > kl)) kl = loss;
     }
     if (most <= tolerance && kl <= tolerance) return RA_OK;
     return ra_fail(RA_ERR_NUMERIC,
@@ -305,6 +306,14 @@ static ra_err resume(train *t)
     return RA_OK;
 }
 
+/* A run that its gradient norm ended is not taken further when it is started again. */
+static void end_where_it_ended(train *t)
+{
+    double epsilon = ra_set_real(t->run.s, "train.stop_gradient_norm"), norm = t->steps.last_norm;
+    ra_comm_bcast(t->run.world, &norm, sizeof norm, 0);
+    if (t->state.step > 0 && epsilon > 0.0 && norm <= epsilon) t->total = t->state.step;
+}
+
 static ra_dtype output_dtype(const train *t)
 {
     const char *name = ra_set_text(t->run.s, "output.dtype");
@@ -345,6 +354,7 @@ static ra_err work_through(train *t)
     RA_TRY(ra_comm_agree(world, open_reference(t)));
     RA_TRY(resume(t));
     RA_TRY(ra_comm_agree(world, world->rank == 0 ? ra_steps_open(r, t->state.step, &t->steps) : RA_OK));
+    end_where_it_ended(t);
     char text[256];
     ra_arch_describe(&t->m->arch, text, sizeof text);
     ra_info("train: %s", text);
@@ -354,10 +364,12 @@ static ra_err work_through(train *t)
             (long long)t->batch, (long long)t->batches, (long long)t->total, world->size, world->size == 1 ? "" : "s");
     ra_runctl_start(&t->control);
     t->order_epoch = -1;
-    RA_TRY(steps(t));
+    ra_err err = steps(t);
+    ra_runctl_end();
+    RA_TRY(err);
     RA_TRY(export_result(t));
     char *timers = ra_run_path(r, "timers.tsv");
-    ra_err err = ra_comm_agree(world, ra_timers_write(r->timers, world->comm, "train", timers));
+    err = ra_comm_agree(world, ra_timers_write(r->timers, world->comm, "train", timers));
     free(timers);
     double peak = (double)ra_peak_rss() * 1e-6;
     ra_comm_max_f64(world, &peak, 1);

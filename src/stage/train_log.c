@@ -41,8 +41,18 @@ void ra_step_sums_add(ra_step_sums *s, const ra_run *run, const ra_microbatch *m
     }
 }
 
+static double norm_of(const char *line)
+{
+    enum { GRADIENT_NORM = 21 };
+    for (int column = 0; column < GRADIENT_NORM && line; column++) {
+        line = strchr(line, '\t');
+        if (line) line++;
+    }
+    return line ? strtod(line, NULL) : NAN;
+}
+
 /* Keeps the header and the rows up to `step` of an earlier file. */
-static ra_err cut(const char *path, int64_t step)
+static ra_err cut(const char *path, int64_t step, double *last_norm)
 {
     ra_buf text = {0}, kept = {0};
     ra_buf_adds(&kept, header);
@@ -58,7 +68,10 @@ static ra_err cut(const char *path, int64_t step)
         char *end = strchr(line, '\n');
         if (!end) break; /* a row that was being written when the run died */
         long long number = strtoll(line, NULL, 10);
-        if (number >= 1 && number <= step) ra_buf_add(&kept, line, (size_t)(end - line + 1));
+        if (number >= 1 && number <= step) {
+            ra_buf_add(&kept, line, (size_t)(end - line + 1));
+            *last_norm = norm_of(line);
+        }
         line = end + 1;
     }
     ra_err err = ra_file_write(path, kept.data, kept.length);
@@ -69,8 +82,8 @@ static ra_err cut(const char *path, int64_t step)
 
 ra_err ra_steps_open(const ra_run *run, int64_t step, ra_steps_file *out)
 {
-    *out = (ra_steps_file){.path = ra_run_path(run, "steps.tsv")};
-    RA_TRY(cut(out->path, step));
+    *out = (ra_steps_file){.path = ra_run_path(run, "steps.tsv"), .last_norm = NAN};
+    RA_TRY(cut(out->path, step, &out->last_norm));
     out->file = fopen(out->path, "a");
     return out->file ? RA_OK : ra_fail(RA_ERR_IO, "%s: %m", out->path);
 }

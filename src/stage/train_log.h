@@ -19,6 +19,7 @@ void ra_step_sums_add(ra_step_sums *sums, const ra_run *run, const ra_microbatch
 typedef struct {
     FILE *file; /* rank 0 */
     char *path;
+    double last_norm; /* gradient norm of the last row that was kept; NaN: none */
 } ra_steps_file;
 
 /* Rank 0. Opens dir/steps.tsv with the rows up to `step` kept (0: anew). */

@@ -198,7 +198,8 @@ static ra_err pass(weigh *g, const ra_work *work, int64_t n, bool contract, bool
     double *dot = ra_alloc((size_t)r->rows, sizeof *dot);
     ra_err err = RA_OK;
     g->done = g->total = 0;
-    for (int32_t p = r->grid.data.rank; p < packing.packs; p += r->grid.data.size) g->total += packing.begin[p + 1] - packing.begin[p];
+    for (int32_t p = r->grid.data.rank; p < packing.packs; p += r->grid.data.size)
+        g->total += packing.begin[p + 1] - packing.begin[p];
     g->begun = ra_now();
     for (int32_t p = r->grid.data.rank; p < packing.packs && err == RA_OK; p += r->grid.data.size) {
         ra_packing_fill(&packing, p, r->store, work, g->mb);
@@ -253,9 +254,10 @@ static ra_err open_hidden(weigh *g)
     char *path = ra_run_path(&g->run, "hidden.bin.part");
     ra_err err = RA_OK;
     g->hidden_fd = -1;
+    g->w.hidden_bytes = g->w.hidden_rows * g->m->arch.hidden * (int64_t)g->run.b->a_size;
     if (g->run.world->rank == 0) {
         g->hidden_fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666);
-        int64_t bytes = g->w.hidden_rows * g->m->arch.hidden * (int64_t)g->run.b->a_size;
+        int64_t bytes = g->w.hidden_bytes;
         int code = g->hidden_fd < 0 ? errno : bytes ? posix_fallocate(g->hidden_fd, 0, bytes) : 0;
         if (code != 0) err = ra_fail(RA_ERR_IO, "%s: cannot set aside %.1f MB: %s", path, (double)bytes * 1e-6, strerror(code));
     }
@@ -337,7 +339,7 @@ static ra_err normalise(weigh *g)
         total += g->w.weight[i];
     }
     if (g->w.conflicts == 0) {
-        ra_info("weigh: the new policy conflicts with no pair; there is nothing to weigh");
+        if (r->count[RA_ACTION_PAIR] == 0) ra_info("weigh: the new policy conflicts with no pair; there is nothing to weigh");
         return RA_OK;
     }
     if (total <= 0.0) {
@@ -386,14 +388,6 @@ static void plan(weigh *g)
     }
 }
 
-static uint64_t key_of(const ra_run *r)
-{
-    static const char *const keys[] = {"method",  "seed", "beta", "tau",      "gamma",   "invert_loss", "npo_scale",
-                                       "weights", "gold", "lora", "alpha_kl", "backend", "precision"};
-    uint64_t parts[3] = {r->key, ra_settings_hash(r->s, keys, sizeof keys / sizeof keys[0]), (uint64_t)r->b->a};
-    return ra_hash_bytes(parts, sizeof parts).low;
-}
-
 static ra_err work_through(weigh *g)
 {
     ra_run *r = &g->run;
@@ -420,7 +414,7 @@ ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world)
     ra_run *r = &g.run;
     double begun = ra_now();
     g.w = ra_weights_new(r->n);
-    g.w.key = key_of(r);
+    g.w.key = ra_weights_key(r);
     bool conflicts = r->count[RA_ACTION_INVERT] + r->count[RA_ACTION_PUNISH] > 0;
     g.conflicts_weighed = conflicts && ra_set_bool(s, "weights.enabled");
     ra_err err = RA_OK;

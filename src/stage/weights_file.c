@@ -1,10 +1,12 @@
 #include "weights_file.h"
 
 #include <realign/h5.h>
+#include <realign/hash.h>
 #include <realign/mem.h>
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 ra_weights ra_weights_new(int64_t n)
 {
@@ -26,6 +28,14 @@ void ra_weights_free(ra_weights *w)
     ra_free(w->length);
     ra_free(w->hidden);
     *w = (ra_weights){0};
+}
+
+uint64_t ra_weights_key(const ra_run *run)
+{
+    static const char *const keys[] = {"method",  "seed", "beta", "tau",      "gamma",   "invert_loss", "npo_scale",
+                                       "weights", "gold", "lora", "alpha_kl", "backend", "precision"};
+    uint64_t parts[3] = {run->key, ra_settings_hash(run->s, keys, sizeof keys / sizeof keys[0]), (uint64_t)run->b->a};
+    return ra_hash_bytes(parts, sizeof parts).low;
 }
 
 /* Ranks share the rows. */
@@ -60,6 +70,7 @@ static ra_err put_all(const ra_run *run, ra_h5 *h5, const ra_weights *w, const c
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "positive", w->positive));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "gold_size", w->gold));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "hidden_rows", w->hidden_rows));
+    RA_TRY(ra_h5_write_attr_i64(h5, "/", "hidden_bytes", w->hidden_bytes));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "key", (int64_t)w->key));
     return ra_h5_write_provenance(h5, c, used);
 }
@@ -105,6 +116,11 @@ static ra_err get_all(const ra_run *run, ra_h5 *h5, ra_weights *w)
     RA_TRY(ra_h5_read_attr_i64(h5, "/", "hidden_rows", &w->hidden_rows));
     RA_TRY(ra_h5_read_attr_i64(h5, "/", "key", &key));
     w->key = (uint64_t)key;
+    if (w->key != ra_weights_key(run)) {
+        return ra_fail(RA_ERR_DATA,
+                       "%s/weights.h5 was made from other data, another triage, another model or other settings: run weigh again",
+                       run->dir);
+    }
     char *type = NULL;
     RA_TRY(ra_h5_read_attr_text(h5, "/", "hidden_type", &type));
     bool same = strcmp(type, ra_dtype_name(run->b->a)) == 0;
@@ -135,12 +151,16 @@ ra_err ra_weights_read(const ra_run *run, ra_weights *w)
 
 bool ra_weights_up_to_date(const ra_run *run, uint64_t key)
 {
-    char *path = ra_run_path(run, "weights.h5");
+    char *path = ra_run_path(run, "weights.h5"), *hidden = ra_run_path(run, "hidden.bin");
+    struct stat info;
     ra_h5 *h5 = NULL;
-    int64_t stored = 0;
+    int64_t stored = 0, bytes = -1;
     bool same = ra_file_exists(path) && ra_h5_open(path, NULL, &h5) == RA_OK &&
-                ra_h5_read_attr_i64(h5, "/", "key", &stored) == RA_OK && (uint64_t)stored == key && ra_h5_verify_all(h5) == RA_OK;
+                ra_h5_read_attr_i64(h5, "/", "key", &stored) == RA_OK && (uint64_t)stored == key &&
+                ra_h5_read_attr_i64(h5, "/", "hidden_bytes", &bytes) == RA_OK && stat(hidden, &info) == 0 &&
+                (int64_t)info.st_size == bytes && ra_h5_verify_all(h5) == RA_OK;
     ra_h5_close(h5);
     free(path);
+    free(hidden);
     return same;
 }

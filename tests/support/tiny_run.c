@@ -2,6 +2,7 @@
 
 #include <realign/file.h>
 #include <realign/h5.h>
+#include <realign/log.h>
 #include <realign/mem.h>
 #include <realign/rng.h>
 #include <realign/store.h>
@@ -137,10 +138,11 @@ static void put(ra_settings *s, const char *key, const char *value)
 ra_settings *tiny_run_settings(const char *dir, const tiny_run *run, char *const *words)
 {
     static const char *const quick[][2] = {{"backend", "cpu"},         {"precision", "fp32"},   {"run.threads", "1"},
-                                           {"run.log_level", "quiet"}, {"train.batch", "4"},    {"train.lr", "1e-3"},
+                                           {"run.log_level", "quiet"}, {"train.batch", "4"},    {"train.lr", "2e-4"},
                                            {"train.warmup", "2"},      {"train.epochs", "100"}, {"train.max_steps", "20"},
                                            {"pack.tokens", "96"},      {"gold.size", "9"},      {"checkpoint.every", "0"},
                                            {"lora.rank", "4"}};
+    ra_log_setup(ra_log_rank(), RA_LOG_QUIET);
     ra_settings *s = ra_settings_new();
     put(s, "run.dir", dir);
     put(s, "model", run->model);
