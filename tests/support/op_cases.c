@@ -1,5 +1,7 @@
 #include "op_cases.h"
 
+#include "op_attention.h"
+
 #include <realign/mem.h>
 
 #include <math.h>
@@ -169,87 +171,6 @@ static void run_rmsnorm_grad(op_run *r, const op_case *c)
     void *dw = c->no_dw ? NULL : op_inout(r, "dw", OP_R, c->n, 1);
     double *dot = c->no_g ? NULL : op_inout(r, "dot", OP_HOST, c->rows, 1);
     r->b->ops->rmsnorm_grad(r->b, c->rows, c->n, x, w, c->plus_one, given, dy, c->accumulate, dx, dw, c->no_g ? NULL : g, dot);
-}
-
-/* ---- rope and attention ---- */
-
-static void run_rope(op_run *r, const op_case *c)
-{
-    enum { POSITIONS = 100 };
-    int64_t ld = (int64_t)c->heads * c->head_dim + c->pad, half = c->head_dim / 2;
-    const int32_t *position = op_indices(r, c->rows, POSITIONS, 0);
-    void *cosine = op_r(r, POSITIONS * half, 1), *sine = op_r(r, POSITIONS * half, 1);
-    r->b->ops->rope(r->b, c->rows, c->heads, c->head_dim, position, cosine, sine, c->inverse,
-                    op_inout(r, "x", OP_A, c->rows * ld, 1), ld);
-}
-
-static ra_attention attention_of(const op_case *c)
-{
-    return (ra_attention){c->heads, c->kv_heads, c->head_dim, 1 / sqrt(c->head_dim), c->softcap, c->window};
-}
-
-static void run_attention(op_run *r, const op_case *c)
-{
-    ra_pack pack = op_pack(c->forest);
-    ra_attention a = attention_of(c);
-    int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
-    void *qkv = op_a(r, rows * width, 1.5 * spread(c)), *out = op_out(r, "out", OP_A, rows * c->heads * c->head_dim);
-    r->b->ops->attention(r->b, &pack, &a, qkv, out, op_out(r, "lse", OP_R, rows * c->heads));
-    op_pack_free(&pack);
-}
-
-/* `out` and `lse` are inputs: those of the reference, so that only the gradient's own error shows. */
-static void run_attention_grad(op_run *r, const op_case *c)
-{
-    ra_pack pack = op_pack(c->forest);
-    ra_attention a = attention_of(c);
-    int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim,
-            out_width = (int64_t)c->heads * c->head_dim;
-    double *qkv = ra_calloc((size_t)(rows * width), sizeof *qkv);
-    double *out = ra_calloc((size_t)(rows * out_width), sizeof *out), *lse = ra_calloc((size_t)(rows * c->heads), sizeof *lse);
-    for (int64_t i = 0; i < rows * width; i++) qkv[i] = op_rounded(r, OP_A, 1.5 * spread(c) * ra_rng_normal(&r->rng));
-    ra_backend *ref = NULL;
-    if (ra_backend_open("ref", "fp64", 0, &ref) != RA_OK) ra_die("%s", ra_error_message());
-    ref->ops->attention(ref, &pack, &a, qkv, out, lse);
-    ra_backend_close(ref);
-    void *qkv_given = op_given(r, OP_A, rows * width, qkv), *out_given = op_given(r, OP_A, rows * out_width, out);
-    void *lse_given = op_given(r, OP_R, rows * c->heads, lse), *dout = op_a(r, rows * out_width, 1);
-    r->b->ops->attention_grad(r->b, &pack, &a, qkv_given, out_given, lse_given, dout, op_out(r, "dqkv", OP_A, rows * width));
-    ra_free(qkv);
-    ra_free(out);
-    ra_free(lse);
-    op_pack_free(&pack);
-}
-
-/* n = longest cache; slots are handed out backwards and one stays free. */
-static void run_attention_cached(op_run *r, const op_case *c)
-{
-    ra_attention a = attention_of(c);
-    int64_t width = (int64_t)c->kv_heads * c->head_dim, value_offset = c->n * width, slot_stride = 2 * c->n * width + c->pad;
-    int64_t ldq = (int64_t)c->heads * c->head_dim + c->pad;
-    int32_t *slot = op_indices(r, c->rows, 1, 0), *length = op_indices(r, c->rows, c->n, 0);
-    for (int64_t i = 0; i < c->rows; i++) {
-        slot[i] = (int32_t)(c->rows - i);
-        length[i] += 1;
-    }
-    void *q = op_a(r, c->rows * ldq, 1.5 * spread(c)), *cache = op_a(r, (c->rows + 1) * slot_stride, 1.5);
-    r->b->ops->attention_cached(r->b, (int32_t)c->rows, &a, q, ldq, cache, slot_stride, value_offset, slot, length,
-                                op_out(r, "out", OP_A, c->rows * c->heads * c->head_dim));
-}
-
-/* One row in four is passed over; what no row goes to must stay as it was. n = positions of a slot. */
-static void run_cache_store(op_run *r, const op_case *c)
-{
-    ra_attention a = attention_of(c);
-    int64_t width = (int64_t)c->kv_heads * c->head_dim, value_offset = c->n * width, slot_stride = 2 * c->n * width + c->pad;
-    int64_t ldq = (c->heads + 2 * (int64_t)c->kv_heads) * c->head_dim + c->pad;
-    int32_t *slot = op_indices(r, c->rows, 1, 4), *position = op_indices(r, c->rows, c->n, 0);
-    for (int64_t i = 0; i < c->rows; i++) {
-        if (slot[i] >= 0) slot[i] = (int32_t)(c->rows - i);
-    }
-    void *qkv = op_a(r, c->rows * ldq, 1.5);
-    r->b->ops->cache_store(r->b, (int32_t)c->rows, &a, qkv, ldq, slot, position,
-                           op_inout(r, "cache", OP_A, (c->rows + 1) * slot_stride, 1.5), slot_stride, value_offset);
 }
 
 /* ---- gated linear unit ---- */
