@@ -29,5 +29,7 @@ typedef struct {
 /* Maps a whole file read-only. An empty file is an error. */
 ra_err ra_map_open(const char *path, ra_map *out);
 void ra_map_close(ra_map *map);
+/* Gives the pages that were read back to the system; they are read again from the file when touched. */
+void ra_map_release_pages(const ra_map *map);
 
 #endif

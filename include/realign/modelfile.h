@@ -23,6 +23,8 @@ typedef struct {
 /* `path`: a directory with config.json and safetensors, a .safetensors file, or a .gguf file. */
 ra_err ra_modelfile_open(const char *path, ra_modelfile **out);
 void ra_modelfile_close(ra_modelfile *file);
+/* After loading: the mapped pages count as this process's memory until they are given back. */
+void ra_modelfile_release_pages(const ra_modelfile *file);
 const char *ra_modelfile_path(const ra_modelfile *file);
 int64_t ra_modelfile_bytes(const ra_modelfile *file); /* of its files, together */
 int ra_modelfile_count(const ra_modelfile *file);

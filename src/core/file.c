@@ -134,3 +134,8 @@ void ra_map_close(ra_map *map)
     if (map->data) munmap((void *)(uintptr_t)map->data, map->size);
     *map = (ra_map){0};
 }
+
+void ra_map_release_pages(const ra_map *map)
+{
+    if (map->data) madvise((void *)(uintptr_t)map->data, map->size, MADV_DONTNEED);
+}

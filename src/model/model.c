@@ -162,6 +162,7 @@ ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training traini
         ra_model_close(m);
         return err;
     }
+    ra_modelfile_release_pages(file);
     m->embedding_scale = embedding_scale(m);
     make_rope_tables(m);
     ra_model_refresh(m);

@@ -198,6 +198,11 @@ ra_err ra_modelfile_open_bytes(const char *path, const ra_map *bytes, ra_modelfi
     return open_anything(path, bytes, out);
 }
 
+void ra_modelfile_release_pages(const ra_modelfile *file)
+{
+    for (int i = 0; i < file->maps; i++) ra_map_release_pages(&file->map[i]);
+}
+
 void ra_modelfile_close(ra_modelfile *file)
 {
     if (!file) return;

@@ -21,7 +21,7 @@ rules:
     require: {words: {max: 30}}
 Y
 common=(model="$model" data.path="$data" data.limit=84 policy="$work/policy.yaml" seed=1 train.epochs=2 train.batch=8 train.lr=1e-5 train.warmup=0 checkpoint.every=0
-        pack.tokens=1536 pack.minimum=1 run.threads="$threads")
+        pack.minimum=1 run.threads="$threads")
 
 # Pairs a second over the second half of the steps.
 rate() {
