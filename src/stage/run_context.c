@@ -86,6 +86,12 @@ static ra_err open_all(ra_run *run)
     RA_TRY(ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &run->b));
     if (!*ra_set_text(s, "model"))
         return ra_fail(RA_ERR_ARG, "model: no model was given; accepted: a Hugging Face directory or a GGUF file");
+    if (strcmp(ra_set_text(s, "reference"), ra_set_text(s, "model")) != 0) {
+        return ra_fail(
+            RA_ERR_UNSUPPORTED,
+            "reference: %s is not the model; training begins at the reference (theta = theta_ref), so give the same path or none",
+            ra_set_text(s, "reference"));
+    }
     RA_TRY(ra_modelfile_open(ra_set_text(s, "model"), &run->file));
     RA_TRY(ra_store_open(run->dir, &run->store));
     run->n = ra_store_count(run->store);

@@ -1,13 +1,18 @@
 #!/bin/bash
 # Training, weighing and decoding against what a user would pick instead, on the same pairs in the same session.
-# usage: peers.sh MODEL_DIR HH_JSONL_GZ [PEERS_SCRIPT PYTHON]
-#   MODEL_DIR      SmolLM2-135M-Instruct as a Hugging Face directory (realign convert)
-#   HH_JSONL_GZ    HH-RLHF pairs; the first 84 rows hold the 64 usable pairs of at most 256 tokens that are timed
+# usage: peers.sh [MODEL HH_JSONL_GZ [PEERS_SCRIPT PYTHON]]
+#   MODEL          SmolLM2-135M-Instruct; default $REALIGN_DEMO_GGUF. The peers want a Hugging Face directory (realign convert).
+#   HH_JSONL_GZ    HH-RLHF pairs, default those of $SHARED; the first 84 rows hold the 64 usable pairs of at most 256 tokens that are timed
 #   PEERS_SCRIPT   times TRL, explicit per-sample gradient products and transformers' generate; needs PYTHON with torch, transformers, trl
 # Prints "what<TAB>value<TAB>unit". Warm figures: the second of two epochs. THREADS (default: all cores) holds for both sides.
 set -eu
-model=$1 data=$2 peers=${3:-} python=${4:-python3}
 cd "$(dirname "$0")/../.."
+model=${1:-${REALIGN_DEMO_GGUF:-$HOME/.cache/realign/SmolLM2-135M-Instruct.Q4_1.gguf}}
+data=${2:-${SHARED:-../shared}/data/preference/hh-rlhf/harmless-base.part.jsonl.gz}
+peers=${3:-} python=${4:-python3}
+for needed in "$model" "$data"; do
+    [ -e "$needed" ] || { echo "peers.sh: skipped: $needed is not here"; exit 0; }
+done
 realign=${REALIGN:-build/realign}
 threads=${THREADS:-$(nproc)}
 export OMP_NUM_THREADS=$threads
