@@ -21,7 +21,7 @@ typedef struct {
     int64_t size;          /* of the trainable vector */
     int64_t begin, end;    /* this rank's share */
     int64_t moments_begin; /* of the range whose moments it holds */
-    char *staging;         /* host memory for the largest share, R */
+    char *staging;         /* host memory for the largest share, R; NULL where the backend's own is host memory */
 } transfer;
 
 /* The three vectors of the state. */
@@ -46,7 +46,7 @@ static transfer transfer_begin(const ra_grid *grid, ra_model *m, ra_optimiser *o
         int64_t n = ra_comm_range_begin(&grid->data, t.size, r + 1) - ra_comm_range_begin(&grid->data, t.size, r);
         if (n > longest) longest = n;
     }
-    t.staging = ra_alloc((size_t)longest, m->b->r_size);
+    if (!m->b->host) t.staging = ra_alloc((size_t)longest, m->b->r_size);
     return t;
 }
 
@@ -69,8 +69,9 @@ static ra_err write_vectors(const transfer *t, ra_h5 *file)
     ra_backend *b = t->m->b;
     int64_t shape[2] = {t->size / COLUMNS, COLUMNS}, n = t->end - t->begin;
     for (int v = 0; v < VECTORS; v++) {
-        b->ops->download(b, t->staging, share_of(t, v), (size_t)n * b->r_size);
-        RA_TRY(ra_h5_write(file, vectors[v].name, t->type, 2, shape, t->begin / COLUMNS, n / COLUMNS, t->staging,
+        char *share = b->host ? share_of(t, v) : t->staging;
+        if (!b->host) b->ops->download(b, share, share_of(t, v), (size_t)n * b->r_size);
+        RA_TRY(ra_h5_write(file, vectors[v].name, t->type, 2, shape, t->begin / COLUMNS, n / COLUMNS, share,
                            vectors[v].description, "1"));
     }
     return RA_OK;
@@ -235,9 +236,10 @@ static void share_ranges(const transfer *t, char *vector)
         int64_t begin = ra_comm_range_begin(data, t->size, r), end = ra_comm_range_begin(data, t->size, r + 1);
         char *range = vector + (size_t)begin * b->r_size;
         size_t bytes = (size_t)(end - begin) * b->r_size;
-        if (r == data->rank) b->ops->download(b, t->staging, range, bytes);
-        ra_comm_bcast(data, t->staging, (int64_t)bytes, r);
-        if (r != data->rank) b->ops->upload(b, range, t->staging, bytes);
+        char *host = b->host ? range : t->staging;
+        if (!b->host && r == data->rank) b->ops->download(b, host, range, bytes);
+        ra_comm_bcast(data, host, (int64_t)bytes, r);
+        if (!b->host && r != data->rank) b->ops->upload(b, range, host, bytes);
     }
 }
 
@@ -256,8 +258,9 @@ static ra_err read_vectors(const transfer *t, ra_h5 *file)
     ra_backend *b = t->m->b;
     int64_t n = t->end - t->begin;
     for (int v = 0; v < VECTORS; v++) {
-        RA_TRY(ra_h5_read_checked(file, vectors[v].name, t->type, t->begin / COLUMNS, n / COLUMNS, t->staging));
-        b->ops->upload(b, share_of(t, v), t->staging, (size_t)n * b->r_size);
+        char *share = b->host ? share_of(t, v) : t->staging;
+        RA_TRY(ra_h5_read_checked(file, vectors[v].name, t->type, t->begin / COLUMNS, n / COLUMNS, share));
+        if (!b->host) b->ops->upload(b, share_of(t, v), share, (size_t)n * b->r_size);
     }
     share_ranges(t, ra_model_masters(t->m));
     if (!moments_are_whole(t)) return RA_OK;

@@ -25,6 +25,7 @@ ra_err ra_backend_cpu_open(ra_backend *b, int threads)
     b->a = bf16 ? RA_DTYPE_BF16 : RA_DTYPE_F32;
     b->r = RA_DTYPE_F32;
     b->ops = bf16 ? &ra_cpu_ops_bf16 : &ra_cpu_ops_f32;
+    b->host = true;
     b->library = ra_cpu_products_version();
     b->state = state;
     return RA_OK;
