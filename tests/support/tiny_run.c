@@ -20,6 +20,7 @@ static shape shape_of(const tiny_run *run, int64_t i)
 {
     static const shape shapes[11] = {ORDINARY,       ONE_TOKEN, ORDINARY,     SKIPPED_TOKENS, ORDINARY, LONG_AND_SHORT,
                                      SKIPPED_TOKENS, ORDINARY,  SHORT_PROMPT, ORDINARY,       UNUSABLE};
+    if (run->sets == TINY_CONTRADICTION) return ORDINARY;
     return run->one_token_prompts ? ONE_TOKEN : shapes[i % 11];
 }
 
@@ -29,6 +30,7 @@ int8_t tiny_run_action(const tiny_run *run, int64_t i)
     case TINY_NO_RETAIN: return i % 2 ? INVERT : PUNISH;
     case TINY_NO_CONFLICT: return RETAIN;
     case TINY_NO_DONOR: return PUNISH;
+    case TINY_CONTRADICTION: return i == 0 ? INVERT : RETAIN;
     default: return (int8_t)(i % 3);
     }
 }
@@ -52,7 +54,7 @@ static void add_response(ra_sample *s, storage *ids, ra_rng *rng, int32_t vocabu
 
 static ra_sample make_sample(const tiny_run *run, int32_t vocabulary, int64_t i, storage *ids)
 {
-    ra_rng rng = ra_rng_make(run->seed, (uint64_t)RA_STREAM_TEST << 32 | (uint64_t)i);
+    ra_rng rng = ra_rng_make(run->seed, (uint64_t)RA_STREAM_TEST << 32 | (uint64_t)(run->sets == TINY_CONTRADICTION ? 0 : i));
     ra_sample s = {.id = i, .state = RA_SAMPLE_OK, .prompt = ids->prompt};
     shape kind = shape_of(run, i);
     if (kind == UNUSABLE) {

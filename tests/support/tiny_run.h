@@ -5,12 +5,8 @@
 #include <realign/settings.h>
 #include <stdint.h>
 
-typedef enum {
-    TINY_ALL_SETS,
-    TINY_NO_RETAIN,
-    TINY_NO_CONFLICT,
-    TINY_NO_DONOR
-} tiny_sets; /* NO_DONOR: Punish alone, uncorrected */
+/* NO_DONOR: Punish alone, uncorrected. CONTRADICTION: one pair over and over, kept each time but the first, where it is inverted. */
+typedef enum { TINY_ALL_SETS, TINY_NO_RETAIN, TINY_NO_CONFLICT, TINY_NO_DONOR, TINY_CONTRADICTION } tiny_sets;
 
 typedef struct {
     const char *model; /* a directory with config.json, whose vocab_size the ids respect */
