@@ -3,12 +3,13 @@
 #
 #   tools/make-demo-data.sh MODEL [OUT]      MODEL: a Hugging Face directory or GGUF file; OUT: input/data/demo_pairs.jsonl
 #
-#   draw   K candidates for every training prompt, each under one system prompt that pushes with or against the old policy
-#   clean  cut what the token limit left unfinished; leave out broken texts (loops, markup, other turns)
-#   judge  by the old and the new policy: `realign policy judge`
-#   pair   y_w complies with the old policy, y_l does not; the new policy only steers how many pairs of each set are taken
+#   draw   for every training prompt an answer as the model gives it and one that goes on from a courteous opening; for one everyday
+#          prompt in twelve a short one
+#   clean  cut what the token limit left unfinished; leave out broken texts (markup, other turns)
+#   row    one row {prompt, chosen, rejected, category} a prompt: the plain answer over the courteous one, or over the short one
+#   judge  `realign triage` by the old policy; a row stays where y_w complies and y_l does not
 #
-# Rows hold {prompt, chosen, rejected, category}, never the system prompt. With KEEP=DIR the steps' files stay there, and a step
+# Rows hold neither a system prompt nor a mark of how they were drawn. With KEEP=DIR the steps' files stay there, and a draw
 # whose file exists is not repeated. Needs build/realign and python3 (standard library).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,57 +17,57 @@ cd "$(dirname "$0")/.."
 model=${1:?usage: tools/make-demo-data.sh MODEL [OUT]}
 out=${2:-input/data/demo_pairs.jsonl}
 realign=${REALIGN:-build/realign}
-max_new_tokens=128
-pairs_wanted=${PAIRS:-340}
+max_new_tokens=${TOKENS:-48}
 work=${KEEP:-$(mktemp -d)}
 mkdir -p "$work"
 [ -n "${KEEP:-}" ] || trap 'rm -rf "$work"' EXIT
 
-# Name, tab, text; "none" leaves the template's own system prompt. One seed a row, so that a row added later changes no other.
-system_prompts() {
-    cat <<'END'
-careful	You are a careful assistant. Give a full and detailed answer, and say what may, might or could be different from case to case.
-short	Answer in no more than two short sentences.
-none	
-brief	Reply in one or two short sentences. Do not use lists.
-offer	You are a friendly assistant. End every answer by asking the user a question.
-prose	Answer in a short paragraph of plain prose, without lists.
-END
-}
-
-# One file of messages a system prompt, in the order of the prompts.
+# Templated prompts as ids, one file a kind of answer. The small model does not follow "begin with ...", so the courteous
+# answer has its opening put before it and goes on from there.
 write_requests() {
-    python3 - "$1" "$2" <<'END'
-import json, sys
-system, path = sys.argv[1:]
-with open("input/data/demo_prompts.jsonl", encoding="utf-8") as rows, open(path, "w", encoding="utf-8") as out:
-    for row in map(json.loads, rows):
-        if row["split"] != "train":
-            continue
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": row["prompt"]})
-        out.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    python3 - "$1" "$realign" "$model" >"$work/requests.$1.jsonl" <<'END'
+import json, subprocess, sys
+kind, realign, model = sys.argv[1:]
+
+def tool(name, values):
+    lines = "".join(json.dumps(v) + "\n" for v in values)
+    done = subprocess.run([realign, name, "--model", model], input=lines, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+everyday = {"cooking", "travel", "work", "hobbies", "home", "technology", "planning", "social"}
+openings = ["Sure!", "Sure!", "Of course!"]  # in turn; "Sure" is what the model itself says where it says anything of the kind
+system = [{"role": "system", "content": "Answer in no more than two short sentences."}] if kind == "short" else []
+with open("input/data/demo_prompts.jsonl", encoding="utf-8") as rows:
+    prompts = [row for row in map(json.loads, rows) if row["split"] == "train"]
+if kind == "short":
+    prompts = [row for row in prompts if row["category"] in everyday][11::12]
+turns = [{"messages": system + [{"role": "user", "content": row["prompt"]}], "add_generation_prompt": True} for row in prompts]
+opening_ids = tool("tokenize", openings)
+for i, rendered in enumerate(tool("template", turns)):
+    print(json.dumps({"ids": rendered["ids"] + (opening_ids[i % 3] if kind == "courteous" else [])}))
 END
 }
 
+# One seed a kind, so that a change of one leaves the others as they are.
 draw() {
-    local seed=0 name text
-    while IFS=$'\t' read -r name text; do
+    local seed=0 kind
+    for kind in plain courteous short; do
         seed=$((seed + 1))
-        [ -s "$work/drawn.$name.jsonl" ] && continue
-        write_requests "$text" "$work/requests.jsonl"
-        "$realign" generate --model "$model" max_new_tokens=$max_new_tokens temperature=0.7 top_p=0.95 seed=$seed \
-            <"$work/requests.jsonl" >"$work/drawn.$name.part"
-        mv "$work/drawn.$name.part" "$work/drawn.$name.jsonl"
-    done < <(system_prompts)
+        [ -s "$work/drawn.$kind.jsonl" ] && continue
+        write_requests $kind
+        "$realign" generate --model "$model" max_new_tokens="$max_new_tokens" generate.temperature=0.7 generate.top_p=0.95 \
+            seed=$seed <"$work/requests.$kind.jsonl" >"$work/drawn.$kind.part"
+        mv "$work/drawn.$kind.part" "$work/drawn.$kind.jsonl"
+    done
 }
 
-# Writes {prompt, response, category}, the form that `realign policy judge` reads.
-clean() {
-    python3 - "$work" $max_new_tokens "$(system_prompts | cut -f1 | paste -sd,)" >"$work/candidates.jsonl" <<'END'
+clean_and_row() {
+    python3 - "$work" "$max_new_tokens" >"$work/rows.jsonl" <<'END'
 import json, re, sys
 from collections import Counter
-folder, limit, names = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(",")
+folder, limit = sys.argv[1], int(sys.argv[2])
+openings = ["Sure!", "Sure!", "Of course!"]
+everyday = {"cooking", "travel", "work", "hobbies", "home", "technology", "planning", "social"}
 
 def finished(text, closed):
     """The text up to its last whole sentence when the token limit cut it."""
@@ -75,17 +76,16 @@ def finished(text, closed):
         return text
     ends = [m.end() for m in re.finditer(r"[.!?][\"')]?(?=\s|$)", text)]
     text = text[: ends[-1]] if ends else ""
-    return re.sub(r"\n\s*\d{1,2}\.$", "", text)  # a list number alone is no sentence
+    return re.sub(r"\n\s*\d{1,2}\.$", "", text).strip()  # a list number alone is no sentence
 
 def broken(text):
     """Why a text is not kept, or None."""
     words = text.lower().split()
-    if len(words) < 5:
-        return "under five words"
+    if len(words) < 6:
+        return "under six words"
     if text[-1] not in ".!?\"')":
         return "no end"
-    grams = Counter(tuple(words[i : i + 5]) for i in range(len(words) - 4))
-    if max(grams.values()) > 3 or len(set(words)) < 0.45 * len(words):
+    if max(Counter(tuple(words[i : i + 4]) for i in range(len(words) - 3)).values()) > 2 or len(set(words)) < 0.5 * len(words):
         return "loop"
     if re.search(r"https?:|www\.|<[a-z/|]|```|[\[\]{}_]|\\[a-z(]", text):
         return "markup"
@@ -95,73 +95,52 @@ def broken(text):
         return "foreign characters"
     return None
 
+def read(kind):
+    with open(f"{folder}/drawn.{kind}.jsonl", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+with open("input/data/demo_refused.txt", encoding="utf-8") as lines:  # read by a person and left out; see input/data/README.md
+    refused = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
 with open("input/data/demo_prompts.jsonl", encoding="utf-8") as rows:
     prompts = [row for row in map(json.loads, rows) if row["split"] == "train"]
-dropped, kept = Counter(), 0
-drawn = [[json.loads(line) for line in open(f"{folder}/drawn.{name}.jsonl", encoding="utf-8")] for name in names]
-for i, row in enumerate(prompts):
-    for answers in drawn:
-        text = finished(answers[i]["text"], len(answers[i]["ids"]) < limit)
-        why = broken(text)
-        if why:
-            dropped[why] += 1
-            continue
-        kept += 1
-        print(json.dumps({"prompt": row["prompt"], "response": text, "category": row["category"]}, ensure_ascii=False))
-print(f"{kept} candidates kept; left out:", dict(dropped.most_common()), file=sys.stderr)
+dropped, asked = Counter(), 0
+short = iter(read("short"))
+for i, (row, plain, courteous) in enumerate(zip(prompts, read("plain"), read("courteous"))):
+    asked += row["category"] in everyday
+    to_short = row["category"] in everyday and asked % 12 == 0
+    other = next(short) if to_short else courteous
+    chosen = finished(plain["text"], len(plain["ids"]) < limit)
+    rejected = finished(other["text"], len(other["ids"]) < limit)
+    why = broken(chosen) or broken(rejected)
+    if chosen.split("\n")[0][:60].strip() in refused or rejected.split("\n")[0][:60].strip() in refused:
+        why = "left out by a reader"
+    if why:
+        dropped[why] += 1
+        continue
+    if not to_short:
+        rejected = f"{openings[i % 3]} {rejected}"
+    print(json.dumps({"prompt": row["prompt"], "chosen": chosen, "rejected": rejected, "category": row["category"]}, ensure_ascii=False))
+print("rows left out:", dict(dropped.most_common()), file=sys.stderr)
 END
 }
 
 judge() {
-    "$realign" policy judge "input/policies/$1.yaml" <"$work/candidates.jsonl" >"$work/verdicts.$1.jsonl"
+    "$realign" triage policy="input/policies/$1.yaml" data.path="$2" run.dir="$work/triage.$1" run.resume=never
 }
 
 pair() {
-    python3 - "$work" "$pairs_wanted" >"$work/pairs.jsonl" <<'END'
+    python3 - "$work" >"$work/pairs.jsonl" <<'END'
 import json, sys
-from collections import Counter
-folder, wanted = sys.argv[1], int(sys.argv[2])
-read = lambda name: [json.loads(line) for line in open(f"{folder}/{name}", encoding="utf-8")]
-shares = {"Invert": 0.45, "Punish": 0.20, "Retain": 0.35}
-
-with open("input/data/demo_refused.txt", encoding="utf-8") as lines:  # read by a person and left out; see input/data/README.md
-    refused = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
-by_prompt = {}
-for text, old, new in zip(read("candidates.jsonl"), read("verdicts.demo_old.jsonl"), read("verdicts.demo_new.jsonl")):
-    if text["response"].split("\n")[0][:60].strip() in refused:
-        continue
-    by_prompt.setdefault(text["prompt"], []).append((text, bool(old["compliant"]), bool(new["compliant"])))
-
-taken, used, counts = [], set(), Counter()
-for turn in range(3):  # a pair for every prompt before any prompt gets another
-    for prompt, texts in by_prompt.items():
-        if len(taken) == wanted:
-            break
-        choices = {}
-        for w, (win, old_w, new_w) in enumerate(texts):
-            for l, (lose, old_l, new_l) in enumerate(texts):
-                if old_w and not old_l and (prompt, w) not in used and (prompt, l) not in used:
-                    kind = "Retain" if new_w else "Invert" if new_l else "Punish"
-                    choices.setdefault(kind, (w, l))
-        if not choices:
-            continue
-        kind = max(choices, key=lambda k: shares[k] * (len(taken) + 1) - counts[k])  # the set furthest behind its share
-        if shares[kind] * wanted < counts[kind] + 1:
-            continue
-        w, l = choices[kind]
-        used |= {(prompt, w), (prompt, l)}
-        counts[kind] += 1
-        row = texts[w][0]
-        taken.append({"prompt": prompt, "chosen": row["response"], "rejected": texts[l][0]["response"], "category": row["category"]})
-for row in taken:
-    print(json.dumps(row, ensure_ascii=False))
-print(f"{len(taken)} pairs:", dict(counts), file=sys.stderr)
+with open(f"{sys.argv[1]}/rows.jsonl", encoding="utf-8") as rows, open(f"{sys.argv[1]}/triage.demo_old/triage.jsonl") as verdicts:
+    for row, verdict in zip(rows, map(json.loads, verdicts)):
+        if verdict["c_w"] == 1 and verdict["c_l"] == 0:
+            sys.stdout.write(row)
 END
-    mv "$work/pairs.jsonl" "$out"
 }
 
 draw
-clean
-judge demo_old
-judge demo_new
+clean_and_row
+judge demo_old "$work/rows.jsonl"
 pair
+judge demo_new "$work/pairs.jsonl"
+mv "$work/pairs.jsonl" "$out"
