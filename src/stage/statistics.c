@@ -1,24 +1,18 @@
 #include "statistics.h"
 
 #include <realign/mem.h>
+#include <realign/report.h>
 #include <realign/rng.h>
 
 #include <math.h>
 #include <stdlib.h>
 
 enum { RESAMPLES = 10000 };
-static const double Z95 = 1.959963984540054;
 
-/* (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n) */
 ra_share ra_share_of(int64_t yes, int64_t n)
 {
-    if (n == 0) return (ra_share){.share = NAN, .low = NAN, .high = NAN};
-    double p = (double)yes / (double)n, z2 = Z95 * Z95 / (double)n;
-    double middle = (p + z2 / 2.0) / (1.0 + z2),
-           half = Z95 / (1.0 + z2) * sqrt(p * (1.0 - p) / (double)n + z2 / (4.0 * (double)n));
-    double low = middle - half, high = middle + half;
-    return (ra_share){
-        .n = n, .yes = yes, .share = p, .low = yes == 0 || low < 0.0 ? 0.0 : low, .high = yes == n || high > 1.0 ? 1.0 : high};
+    ra_interval i = ra_interval_share(yes, n);
+    return (ra_share){.n = n, .yes = yes, .share = i.value, .low = i.low, .high = i.high};
 }
 
 /* Two-sided: twice the lower tail of Binomial(b + c, 1/2) at min(b, c). */
