@@ -10,7 +10,7 @@ verdict() { # status, name
 }
 
 mapfile -t c_files < <(find include src tests -name '*.[ch]' | sort)
-mapfile -t scripts < <(find tools tests jobs .ci -type f \( -name '*.sh' -o -name '*.sbatch' -o -path '.ci/run' \) | sort)
+mapfile -t scripts < <(find tools tests .ci -type f \( -name '*.sh' -o -name '*.sbatch' -o -path '.ci/run' \) | sort)
 
 ugly=$(for file in "${c_files[@]}"; do clang-format --dry-run -Werror "$file" > /dev/null 2>&1 || echo "  $file"; done)
 [ -z "$ugly" ] || echo "$ugly"
@@ -20,7 +20,7 @@ tools/check-layers.sh
 verdict $? "include layers"
 
 codespell --quiet-level=2 --ignore-words=tools/codespell.words --skip='*.jsonl,*.json,*.tsv,*.txt,*.gz' \
-    README.md Makefile doc include src tests tools input/*.yaml jobs .ci
+    README.md Makefile doc include src tests tools input/*.yaml .ci
 verdict $? "spelling (tools/codespell.words lists the exceptions)"
 
 shellcheck -x "${scripts[@]}"

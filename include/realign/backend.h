@@ -165,7 +165,7 @@ struct ra_backend {
     ra_dtype a, r;
     size_t a_size, r_size;
     const char *library; /* what computes, for logs: "oneDNN 2.6.3"; the constructor's */
-    bool host; /* its memory is host memory: the processor may read and write it directly */
+    bool host;           /* its memory is host memory: the processor may read and write it directly */
     void *state;
 };
 
