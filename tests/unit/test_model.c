@@ -5,6 +5,7 @@
 
 #include <realign/engine.h>
 #include <realign/file.h>
+#include <realign/log.h>
 #include <realign/mem.h>
 #include <realign/tools.h>
 
@@ -139,15 +140,16 @@ static const char windowed[] =
     "\"attn_logit_softcapping\": 50.0, "
     "\"final_logit_softcapping\": 30.0, \"layer_types\": [\"sliding_attention\", \"sliding_attention\"]}";
 
-/* A random model of this config in `dir`/model. */
-static char *random_model(const char *dir, const char *config)
+/* A random model of this config in dir/model-SEED. */
+static char *random_model(const char *dir, const char *config, int seed)
 {
-    char *path = ra_path_join(dir, "config.json"), *model = ra_path_join(dir, "model");
-    char random[] = "--random";
-    char *words[] = {random, path, model};
+    char *path = ra_path_join(dir, "config.json"), *model = ra_format("%s/model-%d", dir, seed), *number = ra_format("%d", seed);
+    char random[] = "--random", seeded[] = "--seed";
+    char *words[] = {seeded, number, random, path, model};
     CHECK_OK(ra_file_write(path, config, strlen(config)));
-    CHECK_OK(ra_tool_convert(3, words));
+    CHECK_OK(ra_tool_convert(5, words));
     free(path);
+    free(number);
     return model;
 }
 
@@ -156,7 +158,7 @@ static void windows(void **state)
 {
     (void)state;
     static const char *const backends[][2] = {{"ref", "fp64"}, {"cpu", "fp32"}};
-    char *dir = test_dir_make(), *path = random_model(dir, windowed);
+    char *dir = test_dir_make(), *path = random_model(dir, windowed, 1);
     for (int k = 0; k < 2; k++) {
         ra_backend *b;
         CHECK_OK(ra_backend_open(backends[k][0], backends[k][1], 1, &b));
@@ -274,9 +276,9 @@ static void vocabulary_blocks(void **state)
     static const char wide[] = "{\"model_type\": \"llama\", \"hidden_size\": 16, \"intermediate_size\": 16, "
                                "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, "
                                "\"vocab_size\": 20011, \"max_position_embeddings\": 128, \"tie_word_embeddings\": true}";
-    char *dir = test_dir_make(), *path = random_model(dir, wide);
+    char *dir = test_dir_make(), *path = random_model(dir, wide, 1), *other = random_model(dir, wide, 2);
     bench t;
-    bench_open(&t, path, path, "cpu", "fp32");
+    bench_open(&t, path, other, "cpu", "fp32");
     total one = over_packs(&t, 64, 1000), all = over_packs(&t, 1200, 1);
     assert_int_equal(all.packs, 1);
     assert_true((int64_t)all.most_head_rows * 20011 * 4 > 16 << 20);  /* several blocks ... */
@@ -286,6 +288,7 @@ static void vocabulary_blocks(void **state)
     ra_free(one.gradient);
     ra_free(all.gradient);
     bench_close(&t);
+    free(other);
     free(path);
     test_dir_remove(dir);
 }
@@ -295,6 +298,7 @@ int main(int argc, char **argv)
     ra_comm world;
     cmocka_set_message_output(CM_OUTPUT_TAP);
     if (ra_comm_init(&argc, &argv, &world) != RA_OK) return 1;
+    ra_log_setup(0, RA_LOG_QUIET);
     const struct CMUnitTest tests[] = {cmocka_unit_test(branches_are_sequences), cmocka_unit_test(windows),
                                        cmocka_unit_test(packing_does_not_matter), cmocka_unit_test(vocabulary_blocks)};
     int failed = cmocka_run_group_tests_name("model", tests, NULL, NULL);
