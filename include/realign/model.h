@@ -134,7 +134,7 @@ void *ra_activations_last(ra_activations *acts);
 size_t ra_activations_bytes(const ra_activations *acts);
 
 void ra_model_forward(ra_model *m, const ra_pack *pack, ra_activations *acts);
-/* A layer's q, k, v after rope, (rows, (heads + 2 kv_heads) head_dim) A; only while `keep`. For the KV cache use the callback form below. */
+/* Called in each layer with q, k, v after rope, (rows, (heads + 2 kv_heads) head_dim) A, before attention reads them: how a KV cache is filled. */
 typedef void (*ra_layer_hook)(void *context, int32_t layer, const void *qkv);
 void ra_model_forward_hooked(ra_model *m, const ra_pack *pack, ra_activations *acts, ra_layer_hook hook, void *context);
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Inverse frequencies, rounded to float32 as the published models compute them; Llama-3.1's scaling by wave length holds at every length. */
+/* theta^(-2 i / d); Llama-3.1 scales it by wave length, at every sequence length. Exact in double: published code rounds to float32, which is its own error. */
 static double inverse_frequency(const ra_arch *a, int32_t i)
 {
     double exact = pow(a->rope_theta, -2.0 * i / a->head_dim);
