@@ -26,7 +26,14 @@ static void __lsan_do_leak_check(void)
 }
 #endif
 
-enum { BLOCK = 1 << 20 }; /* elements in flight per peer in the ordered reductions */
+/* Elements in flight per peer in the ordered reductions: buffers stay at 4 M elements in all, however many ranks there are. */
+enum { IN_FLIGHT = 1 << 22, LEAST = 1 << 12, MOST = 1 << 20 };
+
+static int64_t block_of(const ra_comm *comm)
+{
+    int64_t n = IN_FLIGHT / comm->size;
+    return n < LEAST ? LEAST : n > MOST ? MOST : n;
+}
 
 void ra_mpi_check(int code, const char *call, const char *file, int line)
 {
@@ -104,10 +111,11 @@ void ra_comm_bcast(const ra_comm *comm, void *bytes, int64_t n, int root)
 
 void ra_comm_sum_f64(const ra_comm *comm, double *values, int64_t n)
 {
+    const int64_t block = block_of(comm);
     if (comm->size == 1) return;
-    double *all = ra_alloc((size_t)comm->size * BLOCK, sizeof *all);
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int count = (int)(n - at < BLOCK ? n - at : BLOCK);
+    double *all = ra_alloc((size_t)(comm->size * block), sizeof *all);
+    for (int64_t at = 0; at < n; at += block) {
+        int count = (int)(n - at < block ? n - at : block);
         RA_MPI(MPI_Allgather(values + at, count, MPI_DOUBLE, all, count, MPI_DOUBLE, comm->comm));
         for (int i = 0; i < count; i++) {
             double sum = 0.0;
@@ -120,16 +128,18 @@ void ra_comm_sum_f64(const ra_comm *comm, double *values, int64_t n)
 
 void ra_comm_sum_i64(const ra_comm *comm, int64_t *values, int64_t n)
 {
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int count = (int)(n - at < BLOCK ? n - at : BLOCK);
+    const int64_t block = block_of(comm);
+    for (int64_t at = 0; at < n; at += block) {
+        int count = (int)(n - at < block ? n - at : block);
         RA_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, count, MPI_INT64_T, MPI_SUM, comm->comm));
     }
 }
 
 void ra_comm_max_f64(const ra_comm *comm, double *values, int64_t n)
 {
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int count = (int)(n - at < BLOCK ? n - at : BLOCK);
+    const int64_t block = block_of(comm);
+    for (int64_t at = 0; at < n; at += block) {
+        int count = (int)(n - at < block ? n - at : block);
         RA_MPI(MPI_Allreduce(MPI_IN_PLACE, values + at, count, MPI_DOUBLE, MPI_MAX, comm->comm));
     }
 }
@@ -142,6 +152,7 @@ int64_t ra_comm_range_begin(const ra_comm *comm, int64_t n, int rank)
 
 void ra_comm_reduce_scatter_f32(const ra_comm *comm, float *values, int64_t n)
 {
+    const int64_t block = block_of(comm);
     if (comm->size == 1) return;
     int size = comm->size;
     int64_t begin = ra_comm_range_begin(comm, n, comm->rank), mine = ra_comm_range_begin(comm, n, comm->rank + 1) - begin;
@@ -150,26 +161,26 @@ void ra_comm_reduce_scatter_f32(const ra_comm *comm, float *values, int64_t n)
         int64_t range = ra_comm_range_begin(comm, n, r + 1) - ra_comm_range_begin(comm, n, r);
         if (range > longest) longest = range;
     }
-    float *received = ra_alloc((size_t)size * BLOCK, sizeof *received);
+    float *received = ra_alloc((size_t)(size * block), sizeof *received);
     MPI_Request *requests = ra_alloc((size_t)size * 2, sizeof *requests);
-    for (int64_t at = 0; at < longest; at += BLOCK) {
-        int count = (int)(mine - at < 0 ? 0 : mine - at < BLOCK ? mine - at : BLOCK);
+    for (int64_t at = 0; at < longest; at += block) {
+        int count = (int)(mine - at < 0 ? 0 : mine - at < block ? mine - at : block);
         int active = 0;
         for (int r = 0; r < size; r++) {
             if (r == comm->rank) continue;
-            RA_MPI(MPI_Irecv(received + (int64_t)r * BLOCK, count, MPI_FLOAT, r, 71, comm->comm, &requests[active++]));
+            RA_MPI(MPI_Irecv(received + (int64_t)r * block, count, MPI_FLOAT, r, 71, comm->comm, &requests[active++]));
         }
         for (int r = 0; r < size; r++) {
             if (r == comm->rank) continue;
             int64_t theirs = ra_comm_range_begin(comm, n, r), length = ra_comm_range_begin(comm, n, r + 1) - theirs - at;
-            int send = (int)(length < 0 ? 0 : length < BLOCK ? length : BLOCK);
+            int send = (int)(length < 0 ? 0 : length < block ? length : block);
             RA_MPI(MPI_Isend(values + theirs + (send ? at : 0), send, MPI_FLOAT, r, 71, comm->comm, &requests[active++]));
         }
         RA_MPI(MPI_Waitall(active, requests, MPI_STATUSES_IGNORE));
         float *own = values + begin + (count ? at : 0);
         for (int i = 0; i < count; i++) {
             double sum = 0.0;
-            for (int r = 0; r < size; r++) sum += r == comm->rank ? own[i] : received[(int64_t)r * BLOCK + i];
+            for (int r = 0; r < size; r++) sum += r == comm->rank ? own[i] : received[(int64_t)r * block + i];
             own[i] = (float)sum;
         }
     }
