@@ -16,7 +16,7 @@ if [ ! -d "$model" ]; then
 fi
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-common=(model="$model" backend=cpu precision=fp32 run.threads=1 gold.size=9 train.batch=4 train.epochs=1000000 train.max_steps=1000 checkpoint.every=250)
+common=(model="$model" backend=cpu precision=fp32 run.threads=1 gold.size=9 train.batch=4 train.epochs=1000000 train.max_steps=700 checkpoint.every=250)
 
 echo "1..9"
 number=0 failed=0
@@ -63,7 +63,7 @@ signal() { # run directory, signal, mpirun|rank
 stopped() { # run directory: between the start and the end, with a checkpoint of just these steps
     local n
     n=$(rows "$1")
-    [ "$n" -ge 1 ] && [ "$n" -lt 1000 ] && [ -f "$work/$1/checkpoints/$(printf 'step-%08d.h5' "$n")" ]
+    [ "$n" -ge 1 ] && [ "$n" -lt 700 ] && [ -f "$work/$1/checkpoints/$(printf 'step-%08d.h5' "$n")" ]
 }
 
 "$make_run" "$work/weighed" "$model" 48 > "$work/log" 2>&1 &&
@@ -88,7 +88,7 @@ signal killed TERM mpirun # mpirun hands it on, gives its ranks a second, and ha
 check "SIGTERM to mpirun: a checkpoint, and on to the same bits" $?
 
 fresh limit
-train limit run.wall_limit=0.2s run.stop_margin=0s
+train limit run.wall_limit=0.15s run.stop_margin=0s
 [ $? -eq 75 ] && grep -q 'wall-clock limit' "$work/log" && stopped limit && train limit && same limit
 check "run.wall_limit: 75, a checkpoint, and on to the same bits" $?
 
