@@ -7,6 +7,8 @@ typedef enum { RA_LOG_QUIET, RA_LOG_INFO, RA_LOG_DEBUG } ra_log_level;
 /* Not collective. Sets this process's rank (lines of rank > 0 appear for warnings and errors only) and level. */
 void ra_log_setup(int rank, ra_log_level level);
 int ra_log_rank(void);
+/* Seconds since the log was set up: since the program began. */
+double ra_log_seconds(void);
 
 /* Rank 0 only. */
 void ra_info(const char *format, ...) __attribute__((format(printf, 1, 2)));

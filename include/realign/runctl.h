@@ -8,7 +8,7 @@
 enum { RA_EXIT_AGAIN = 75 }; /* "submit me again": a checkpoint was written, the work is not finished */
 
 typedef struct {
-    double wall_limit_s;   /* 0: none; counted from ra_runctl_start */
+    double wall_limit_s;   /* 0: none; counted from the program's start (from ra_runctl_start with an injected clock) */
     double margin_s;       /* stop this long before the limit */
     const char *stop_file; /* NULL: none; its appearance asks for a stop */
     double (*clock)(void); /* injectable; NULL: ra_now */

@@ -24,6 +24,11 @@ int ra_log_rank(void)
     return log_rank;
 }
 
+double ra_log_seconds(void)
+{
+    return log_start < 0.0 ? 0.0 : ra_now() - log_start;
+}
+
 static void put(const char *kind, const char *format, va_list args)
 {
     char text[8192];

@@ -1,4 +1,5 @@
 #include <realign/file.h>
+#include <realign/log.h>
 #include <realign/runctl.h>
 #include <realign/timer.h>
 
@@ -23,7 +24,8 @@ void ra_runctl_start(ra_runctl *ctl)
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     if (!ctl->clock) ctl->clock = ra_now;
-    ctl->started_s = ctl->clock();
+    /* the limit is the job's, which began with the program, not with this stage */
+    ctl->started_s = ctl->clock() - (ctl->clock == ra_now ? ra_log_seconds() : 0.0);
 }
 
 void ra_runctl_end(void)
