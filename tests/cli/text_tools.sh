@@ -5,7 +5,6 @@ model=$SHARED/data/models/smollm2
 echo "1..8"
 skip=
 [ -f "$model/tokenizer.json" ] || skip="no $model"
-"$REALIGN" tokenize 2>&1 < /dev/null | grep -q "unknown command" && skip="this realign does not dispatch tokenize"
 if [ -n "$skip" ]; then
     for i in 1 2 3 4 5 6 7 8; do echo "ok $i - text tools # SKIP $skip"; done
     exit 0

@@ -51,10 +51,6 @@ for i in 1 2 3 4 5 6 7; do
     printf '{"prompt": "p%d", "chosen": "Is it so?", "rejected": "It is so."}\n' $i
 done > "$work/rows.jsonl"
 
-if "$REALIGN" triage 2>&1 | grep -q 'unknown command'; then
-    echo "1..0 # SKIP $REALIGN was built without the triage command"
-    exit 0
-fi
 echo "1..6"
 same own 7 "$work/rows.jsonl" "$work/rules.yaml"
 check "own rows" $?
