@@ -3,6 +3,7 @@
 #include <realign/file.h>
 #include <realign/log.h>
 #include <realign/mem.h>
+#include <realign/prefdata.h>
 #include <realign/runctl.h>
 #include <realign/stage.h>
 #include <realign/tools.h>
@@ -114,6 +115,7 @@ static ra_err run_stage(const command *c, const ra_comm *world, int argc, char *
                 world->size == 1 ? "" : "s");
         if (c->stage != ra_stage_report)
             err = ra_stage_write_used(s, world); /* a report shows the settings of the run, not its own */
+        if (err == RA_OK && c->stage != ra_stage_report) err = ra_prefdata_spool(s, world);
     }
     if (err == RA_OK) err = c->stage(s, world);
     ra_settings_free(s);
