@@ -33,6 +33,8 @@ int ra_set_list(const ra_settings *s, const char *key, const char *const **items
 bool ra_set_given(const ra_settings *s, const char *key);
 /* Programmatic override, e.g. by a sweep; parsed and bounded like a word. */
 ra_err ra_set_put(ra_settings *s, const char *key, const char *value);
+/* The same for a list, whose items may hold commas. */
+ra_err ra_set_put_list(ra_settings *s, const char *key, const char *const *items, int n);
 
 /* YAML of every key with its value and where it came from ("# file line 12", "# command line", "# default"). */
 void ra_settings_write_yaml(const ra_settings *s, ra_buf *out);

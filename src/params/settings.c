@@ -260,6 +260,16 @@ ra_err ra_set_put(ra_settings *s, const char *key, const char *value)
     return ra_problems_end(&problems, RA_ERR_ARG);
 }
 
+ra_err ra_set_put_list(ra_settings *s, const char *key, const char *const *items, int n)
+{
+    ra_buf joined = {0};
+    ra_buf_adds(&joined, "");
+    for (int i = 0; i < n; i++) ra_buf_addf(&joined, "%c%s", RA_LIST_SEPARATOR, items[i]);
+    ra_err err = ra_set_put(s, key, joined.data);
+    ra_buf_free(&joined);
+    return err;
+}
+
 /* ---- reading values ---- */
 static const ra_value *value_of(const ra_settings *s, const char *key, unsigned types, const char *call)
 {

@@ -177,7 +177,8 @@ static void test_pair_refusals(void **state)
             "`correction` is a list");
     refused("pairs", "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"", bad, "not JSON: ");
     refused("pairs", "{\"prompt\": \"p\"} trailing", bad, "not JSON: end of file expected");
-    refused("pairs", "[1]", bad, "the row is a list; expected an object");
+    refused("pairs", "[1]", bad, "the row is a number; expected an object"); /* an array of one row */
+    refused("pairs", "[[1]]", bad, "the row is a list; expected an object");
     refused("pairs", "{\"prompt\": \"\xff\", \"chosen\": \"a\", \"rejected\": \"b\"}", bad,
             "not JSON: unable to decode byte 0xff");
     refused("pairs", "{\"prompt\": \"\\u0000\", \"chosen\": \"a\", \"rejected\": \"b\"}", bad,
