@@ -31,8 +31,11 @@ static void add_keys(const json_t *row, ra_buf *out)
     if (n == 0) ra_buf_adds(out, "none");
 }
 
+const ra_columns ra_no_columns = {0};
+
 typedef struct {
     const ra_data_options *o;
+    const ra_columns *columns; /* that the row was recognised with */
     ra_schema_kind found;
     const char *path; /* of the first row with keys, and its line */
     int64_t line;
@@ -60,12 +63,20 @@ static ra_err look_at(search *f, const json_t *row, const char *path, int64_t li
         f->line = line;
         add_keys(row, &f->keys);
     }
-    unsigned found = ra_schema_recognise(row, &f->o->columns);
+    f->columns = &f->o->columns;
+    unsigned found = ra_schema_recognise(row, f->columns);
+    if (!found) {
+        f->columns = &ra_no_columns;
+        found = ra_schema_recognise(row, f->columns);
+    }
     if (found & (found - 1)) return refuse_ambiguous(f, found, path, line);
     for (int k = 1; k < RA_SCHEMAS; k++) {
         if (found >> k & 1) f->found = (ra_schema_kind)k;
     }
-    if (!found && f->o->prompts_only && ra_schema_has_prompt(row, &f->o->columns)) f->found = RA_SCHEMA_PROMPTS;
+    if (!found && f->o->prompts_only) {
+        if (ra_schema_has_prompt(row, &f->o->columns)) f->columns = &f->o->columns;
+        if (ra_schema_has_prompt(row, f->columns)) f->found = RA_SCHEMA_PROMPTS;
+    }
     return RA_OK;
 }
 
@@ -89,9 +100,9 @@ static ra_err look_into(search *f, const char *path)
     return err;
 }
 
-ra_err ra_schema_detect(const ra_data_options *o, int entry, ra_schema_kind *out)
+ra_err ra_schema_detect(const ra_data_options *o, int entry, ra_schema_kind *out, const ra_columns **columns)
 {
-    search f = {.o = o};
+    search f = {.o = o, .columns = &o->columns};
     ra_err err = RA_OK;
     for (int i = 0; i < o->files.n && err == RA_OK && f.found == RA_SCHEMA_NONE && f.seen < DETECT_ROWS; i++) {
         if (o->files.file[i].origin == entry) err = look_into(&f, o->files.file[i].path);
@@ -110,6 +121,7 @@ ra_err ra_schema_detect(const ra_data_options *o, int entry, ra_schema_kind *out
                       o->prompts_only ? ", or {prompt}, {question}, {messages} or {conversations} alone" : "");
     }
     *out = f.found;
+    *columns = f.columns;
     ra_buf_free(&f.keys);
     ra_buf_free(&f.why);
     return err;

@@ -9,6 +9,7 @@
 
 typedef struct {
     ra_schema_kind schema;
+    const ra_columns *columns;
     int64_t rows, drawn;
 } origin;
 
@@ -36,8 +37,9 @@ static ra_err detect_all(ra_prefdata *data)
     bool any = false;
     for (int i = 0; i < data->o.n_entries; i++) {
         data->origin[i].schema = data->o.schema;
+        data->origin[i].columns = &data->o.columns;
         if (data->o.schema == RA_SCHEMA_NONE) {
-            ra_err err = ra_schema_detect(&data->o, i, &data->origin[i].schema);
+            ra_err err = ra_schema_detect(&data->o, i, &data->origin[i].schema, &data->origin[i].columns);
             if (err != RA_OK) {
                 ra_buf_free(&names);
                 return err;
@@ -156,8 +158,8 @@ static ra_row_status read_row(ra_prefdata *data, const ra_row_bytes *text)
         return RA_ROW_MALFORMED;
     }
     ra_schema_kind kind = data->origin[row->origin].schema;
-    ra_row_status status =
-        ra_schema_read(kind, data->o.prompts_only, &data->o.columns, data->source, text->length, &data->space, row);
+    ra_row_status status = ra_schema_read(kind, data->o.prompts_only, data->origin[row->origin].columns, data->source,
+                                          text->length, &data->space, row);
     if (status == RA_ROW_OK) ra_row_make_hashes(row, &data->hashed);
     row->identical = status == RA_ROW_OK && row->chosen && same_text(row->chosen, row->rejected);
     if (row->identical && data->o.identical != RA_KEEP_ROWS)

@@ -185,6 +185,7 @@ static void test_pair_refusals(void **state)
             "not JSON: \\u0000 is not allowed");
     refused("pairs", "{\"prompt\": \"secret words", bad, "not JSON: premature end of input");
     ra_buf deep = {0}; /* deeper than jansson follows */
+    ra_buf_adds(&deep, "{\"prompt\": ");
     for (int i = 0; i < 100000; i++) ra_buf_adds(&deep, "[");
     refused("pairs", deep.data, bad, "not JSON: maximum parsing depth reached");
     ra_buf_free(&deep);
@@ -515,7 +516,7 @@ static void test_row_limit_at_the_end(void **state)
     free(path);
 }
 
-static void test_settings_and_split(void **state)
+static void test_settings(void **state)
 {
     (void)state;
     char *path = textfile_write_text("s.jsonl", "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}\n{}\n{}\n");
@@ -532,15 +533,6 @@ static void test_settings_and_split(void **state)
     ra_prefdata_close(data);
     free(path);
 
-    assert_false(ra_row_held_out(s, 3));
-    assert_int_equal(ra_set_put(s, "data.held_out", "0.25"), RA_OK);
-    int held = 0, changed = 0;
-    bool before[4000];
-    for (int i = 0; i < 4000; i++) held += before[i] = ra_row_held_out(s, i);
-    assert_in_range(held, 900, 1100); /* 1000 +- 3.6 standard deviations */
-    assert_int_equal(ra_set_put(s, "seed", "2"), RA_OK);
-    for (int i = 0; i < 4000; i++) changed += before[i] != ra_row_held_out(s, i);
-    assert_true(changed > 1000);
     ra_settings_free(s);
 }
 
@@ -589,7 +581,7 @@ int main(void)
         cmocka_unit_test(test_schema_name_refused),
         cmocka_unit_test(test_shares_and_gzip),
         cmocka_unit_test(test_row_limit_at_the_end),
-        cmocka_unit_test(test_settings_and_split),
+        cmocka_unit_test(test_settings),
         cmocka_unit_test(test_shared_hh),
         cmocka_unit_test(test_shared_pairs),
         cmocka_unit_test(test_shared_full_schema),
