@@ -127,42 +127,59 @@ static ra_err next_line(ra_rowtext *rows, ra_row_bytes *row, bool *more)
     return RA_OK;
 }
 
+/* The first `c` of text[i, end), or end. *at is what an earlier call for the same text said: a string full of escapes is not searched again for each. */
+static size_t find(const char *text, size_t i, size_t end, char c, size_t *at)
+{
+    if (*at >= i && *at <= end) return *at;
+    const char *found = memchr(text + i, c, end - i);
+    return *at = found ? (size_t)(found - text) : end;
+}
+
+/* Passes over the inside of a string, from text[i]; returns where it stopped: behind the closing quote, or at the end of the text. */
+static size_t pass_string(ra_rowtext *rows, size_t i)
+{
+    const char *text = rows->buffer;
+    size_t end = rows->end, quote = SIZE_MAX, backslash = SIZE_MAX, begin = i;
+    while (i < end && rows->in_string) {
+        if (rows->escaped) {
+            rows->escaped = false;
+            i++;
+            continue;
+        }
+        find(text, i, end, '"', &quote);
+        find(text, i, end, '\\', &backslash);
+        rows->escaped = backslash < quote;
+        rows->in_string = rows->escaped || quote == end;
+        i = rows->escaped ? backslash + 1 : quote == end ? end : quote + 1;
+    }
+    for (const char *at = text + begin; (at = memchr(at, '\n', (size_t)(text + i - at))); at++)
+        rows->line++; /* not JSON, but a line */
+    return i;
+}
+
 /* Looks at text up to the comma or bracket that ends the element. */
 static bool find_element_end(ra_rowtext *rows)
 {
     const char *text = rows->buffer;
     size_t i = rows->scanned, end = rows->end;
-    bool in_string = rows->in_string, escaped = rows->escaped, found = false;
-    for (; i < end; i++) {
-        char c = text[i];
-        if (in_string) {
-            if (escaped) {
-                escaped = false;
-            } else if (c == '\\') {
-                escaped = true;
-            } else if (c == '"') {
-                in_string = false;
-            }
-            rows->line += c == '\n';
+    while (i < end) {
+        if (rows->in_string) {
+            i = pass_string(rows, i);
             continue;
         }
-        if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            rows->depth++;
-        } else if ((c == ',' || c == ']') && rows->depth == 0) {
-            found = true;
-            break;
-        } else if (c == '}' || c == ']') {
-            rows->depth -= rows->depth > 0;
-        } else {
-            rows->line += c == '\n';
+        char c = text[i];
+        if ((c == ',' || c == ']') && rows->depth == 0) {
+            rows->scanned = i;
+            return true;
         }
+        rows->in_string = c == '"';
+        rows->depth += c == '{' || c == '[';
+        rows->depth -= (c == '}' || c == ']') && rows->depth > 0;
+        rows->line += c == '\n';
+        i++;
     }
-    rows->scanned = i;
-    rows->in_string = in_string;
-    rows->escaped = escaped;
-    return found;
+    rows->scanned = end;
+    return false;
 }
 
 static ra_err close_array(ra_rowtext *rows)

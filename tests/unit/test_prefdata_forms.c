@@ -347,6 +347,7 @@ static void test_prompt_hash(void **state)
     assert_true(hash == prompt_hash(ROW("  what\\r\\n IS\\tit? ", "c", "d")));
     assert_true(hash == prompt_hash(LIST(M("user", "What is it?"))));
     assert_true(accents == prompt_hash(ROW("e\\u0301te\\u0301 !", "a", "b"))); /* composed or not, another blank */
+    assert_true(prompt_hash(ROW("don't\\u2014", "a", "b")) == prompt_hash(ROW("Don\\u2019t-", "a", "b")));
     assert_true(hash != prompt_hash(ROW("What is it", "a", "b")));
     assert_true(hash != prompt_hash(ROW("Whatis it?", "a", "b")));
     /* the whole conversation counts, roles and bounds of its turns with it */
