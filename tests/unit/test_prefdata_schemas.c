@@ -118,51 +118,36 @@ static void test_sharegpt(void **state)
     check_rows("sharegpt", "{\"messages\": [" M("user", "q") "], " PAIR "}\n", "user: q => a / b");
 }
 
+#define USER(text) M("user", text) ","
+#define ANSWER(text) M("assistant", text)
+#define LISTS(begin, chosen, rejected, end) "{" begin "\"chosen\": [" chosen "], \"rejected\": [" rejected "]" end "}\n"
+
 static void test_message_lists(void **state)
 {
     (void)state;
-    /* UltraFeedback-binarized; lists without a prompt; parts; extra keys in one of the messages do not make two dialogues differ */
-    check_rows(
-        "pairs",
-        "{\"prompt\": \"q\", \"prompt_id\": \"x\", \"chosen\": [" M("user", "q") "," M("assistant", "a") "], \"rejected\": [" M("user", "q") "," M("assistant", "b") "], \"messages\": [" M(
-            "user",
-            "q") "," M("assistant",
-                       "a") "], \"score_chosen\": 8.5}\n"
-                            "{\"chosen\": [" M("system", "s") "," M("user", "q") "," M("assistant", "a") "], \"rejected\": [" M("system", "s") "," M("user", "q") "," M(
-                                "assistant",
-                                "b") "]}\n"
-                                     "{\"chosen\": [" M("user", "q") "," M(
-                                         "assistant",
-                                         "a") "], \"rejected\": [{\"role\": \"user\", \"content\": \"q\", \"name\": "
-                                              "\"n\"}," M(
-                                                  "assistant",
-                                                  "b") "], \"system\": \"s\"}\n"
-                                                       "{\"chosen\": [{\"role\": \"user\", \"content\": [{\"type\": "
-                                                       "\"text\", \"text\": \"q\"}, {\"type\": \"text\", \"text\": "
-                                                       "\"r\"}]}," M("assistant", "a") "], \"rejected\": [" M("user", "q\\nr") "," M(
-                                                           "assistant",
-                                                           "b") "]}\n"
-                                                                "{\"chosen\": [{\"role\": \"user\", "
-                                                                "\"content\": [{\"type\": "
-                                                                "\"image\"}]}," M("assistant", "a") "], \"rejected\": [" M("user", "q") "," M(
-                                                                    "assistant",
-                                                                    "b") "]}\n"
-                                                                         "{\"chosen\": [" M("user", "q") "," M("assistant", "a") "], \"rejected\": [" M(
-                                                                             "assistant",
-                                                                             "b") "]}\n"
-                                                                                  "{\"chosen\": [" M("user", "q") "," M(
-                                                                                      "assistant",
-                                                                                      "a") "], \"rejected\": [" M("user",
-                                                                                                                  "q") "," M("ass"
-                                                                                                                             "ist"
-                                                                                                                             "an"
-                                                                                                                             "t",
-                                                                                                                             "x") "," M("user",
-                                                                                                                                        "q") "," M("assistant",
-                                                                                                                                                   "b") "]}\n",
-        "user: q => a / b", "system: s | user: q => a / b", "system: s | user: q => a / b", "user: q\nr => a / b",
-        "unusable dialogue: `chosen[0]` has a part of type 'image'; only text can be used",
-        "the dialogues diverge before the last turn", "the dialogues diverge before the last turn");
+    static const char parts[] =
+        "{\"chosen\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"q\"}, {\"type\": \"text\", "
+        "\"text\": \"r\"}]}, " ANSWER("a") "], \"rejected\": [" USER("q\\nr") ANSWER("b") "]}\n";
+    static const char image[] =
+        "{\"chosen\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\"}]}, " ANSWER("a") "], \"rejected\": [" USER("q")
+            ANSWER("b") "]}\n";
+    static const char ultrafeedback[] =
+        LISTS("\"prompt\": \"q\", \"prompt_id\": \"x\", ", USER("q") ANSWER("a"), USER("q") ANSWER("b"),
+              ", \"messages\": [" USER("q") ANSWER("a") "], \"score_chosen\": 8.5");
+    check_rows("pairs", ultrafeedback, "user: q => a / b");
+    check_rows("pairs", LISTS("", M("system", "s") "," USER("q") ANSWER("a"), M("system", "s") "," USER("q") ANSWER("b"), ""),
+               "system: s | user: q => a / b");
+    check_rows("pairs", LISTS("\"system\": \"s\", ", USER("q") ANSWER("a"), USER("q") ANSWER("b"), ""),
+               "system: s | user: q => a / b");
+    /* an extra key in a message makes no other dialogue */
+    check_rows("pairs",
+               LISTS("", USER("q") ANSWER("a"), "{\"role\": \"user\", \"content\": \"q\", \"name\": \"n\"}, " ANSWER("b"), ""),
+               "user: q => a / b");
+    check_rows("pairs", parts, "user: q\nr => a / b");
+    check_rows("pairs", image, "unusable dialogue: `chosen[0]` has a part of type 'image'; only text can be used");
+    check_rows("pairs", LISTS("", USER("q") ANSWER("a"), ANSWER("b"), ""), "the dialogues diverge before the last turn");
+    check_rows("pairs", LISTS("", USER("q") ANSWER("a"), USER("q") ANSWER("x") "," USER("q") ANSWER("b"), ""),
+               "the dialogues diverge before the last turn");
 }
 
 static void test_questions(void **state)
@@ -247,7 +232,7 @@ static void test_columns(void **state)
     check_renamed("label=ok,completion=text", "labelled", "{\"prompt\": \"q\", \"text\": \"a\", \"ok\": true}\n",
                   "labelled good");
     check_renamed("category=topic", "hh", HH("\\n\\nHuman: "), "user: q => a / b");
-    refused("promt=ask", "{}", RA_ERR_ARG, "data.columns: 'promt' is no column that realign reads; it reads prompt, question",
+    refused("query=ask", "{}", RA_ERR_ARG, "data.columns: 'query' is no column that realign reads; it reads prompt, question",
             "category");
     refused("prompt=nothing", "{\"prompt\": \"q\", \"better\": \"a\"}", RA_ERR_FORMAT, "from the keys: prompt, better;",
             "data.columns");
