@@ -127,7 +127,8 @@ static void find_duplicates(int64_t rows)
 
 int main(int argc, char **argv)
 {
-    MPI_Init(NULL, NULL);
+    ra_comm world;
+    if (ra_comm_init(&argc, &argv, &world) != RA_OK) return 1;
     int64_t rows = argc > 1 ? strtoll(argv[1], NULL, 10) : 1000000;
     const char *base = argc > 2 ? argv[2] : getenv("TMPDIR");
     char *dir = ra_format("%s/realign-bench-XXXXXX", base && *base ? base : "/tmp");
@@ -152,6 +153,6 @@ int main(int argc, char **argv)
     }
     rmdir(dir);
     free(dir);
-    MPI_Finalize();
+    ra_comm_finalize();
     return failed;
 }

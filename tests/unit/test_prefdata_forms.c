@@ -405,7 +405,8 @@ static void test_held_out(void **state)
 
 int main(int argc, char **argv)
 {
-    MPI_Init(&argc, &argv);
+    ra_comm world;
+    if (ra_comm_init(&argc, &argv, &world) != RA_OK) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_in_every_form),    cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_row_limit_in_an_array), cmocka_unit_test(test_folders),
@@ -414,6 +415,6 @@ int main(int argc, char **argv)
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     int failed = cmocka_run_group_tests(tests, NULL, textfile_cleanup);
-    MPI_Finalize();
+    ra_comm_finalize();
     return failed;
 }
