@@ -101,9 +101,9 @@ static ra_err inspect(int argc, char **argv)
         return ra_fail(
             RA_ERR_ARG,
             "usage: realign inspect FILE; preference data: realign inspect [--show-text] [--model M] [key=value ...] PATH ...");
-    const char *path = argv[argc - 1];
-    if (argc == 1 && strcmp(path, "-") != 0 && !ra_file_exists(path))
-        return ra_fail(RA_ERR_IO, "%s: no such file or directory", path);
+    const char *path = argv[0];
+    if (argc > 1 || strcmp(path, "-") == 0) return ra_tool_inspect_data(argc, argv);
+    if (!ra_file_exists(path)) return ra_fail(RA_ERR_IO, "%s: no such file or directory", path);
     if (ends_with(path, ".h5")) return ra_inspect_h5(path);
     return is_model(path) ? ra_inspect_model(path) : ra_tool_inspect_data(argc, argv);
 }
