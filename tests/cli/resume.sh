@@ -37,7 +37,7 @@ fresh() { # a weighed run directory
 train() { # run directory, words: on 2 ranks, bounded
     local dir=$1
     shift
-    timeout 100 mpirun -n 2 "$REALIGN" train run.dir="$work/$dir" "${common[@]}" train.max_steps=$steps checkpoint.every=$((steps / 3)) "$@" \
+    timeout 100 mpirun -n 2 "$REALIGN" train run.dir="$work/$dir" "${common[@]}" train.max_steps="$steps" checkpoint.every=$((steps / 3)) "$@" \
         > "$work/log" 2>&1
 }
 rows() { # steps that a run has taken
@@ -50,7 +50,7 @@ same() { # run directory: steps.tsv but for the times, and the weights, as the u
 # Starts a training, waits until it has taken 50 steps, sends a signal to mpirun or to the last rank; the exit code is left in $code.
 signal() { # run directory, signal, mpirun|rank
     local launcher target
-    mpirun -n 2 "$REALIGN" train run.dir="$work/$1" "${common[@]}" train.max_steps=$steps checkpoint.every=$((steps / 3)) > "$work/log" 2>&1 &
+    mpirun -n 2 "$REALIGN" train run.dir="$work/$1" "${common[@]}" train.max_steps="$steps" checkpoint.every=$((steps / 3)) > "$work/log" 2>&1 &
     launcher=$!
     for _ in $(seq 400); do
         [ "$(rows "$1")" -ge 50 ] && break
@@ -65,7 +65,7 @@ signal() { # run directory, signal, mpirun|rank
 stopped() { # run directory: between the start and the end, with a checkpoint of just these steps
     local n
     n=$(rows "$1")
-    [ "$n" -ge 1 ] && [ "$n" -lt $steps ] && [ -f "$work/$1/checkpoints/$(printf 'step-%08d.h5' "$n")" ]
+    [ "$n" -ge 1 ] && [ "$n" -lt "$steps" ] && [ -f "$work/$1/checkpoints/$(printf 'step-%08d.h5' "$n")" ]
 }
 
 "$make_run" "$work/weighed" "$model" 48 > "$work/log" 2>&1 &&
