@@ -1,5 +1,6 @@
 /* Chat templates: opening, and rendering with the response found by offsets (METHOD section 8, trap 1). */
 #include "template_impl.h"
+#include "unicode.h"
 
 #include <realign/yamldoc.h>
 #include <stdlib.h>
@@ -182,12 +183,19 @@ static void find_response(const ra_page *page, ra_rendered *out)
     out->response_end = i;
 }
 
+static bool is_blank(const ra_template *tpl, const char *content)
+{
+    size_t begin = 0, end = strlen(content);
+    if (tpl->row->trims) ra_utf8_strip(content, end, &begin, &end);
+    return begin == end;
+}
+
 ra_err ra_template_render(const ra_template *tpl, const ra_message *messages, int n, bool add_generation_prompt, ra_rendered *out)
 {
     ra_buf_clear(&out->text);
     ra_ids_clear(&out->ids);
     out->response_start = out->response_end = -1;
-    out->boundary_inside_token = false;
+    out->boundary_inside_token = out->response_blank = false;
     if (n < 1) return ra_fail(RA_ERR_DATA, "a conversation needs at least one message");
     for (int i = 0; i < n; i++) {
         if (!messages[i].role || !messages[i].content) {
@@ -199,5 +207,6 @@ ra_err ra_template_render(const ra_template *tpl, const ra_message *messages, in
     /* One tokenisation of everything. The template writes BOS itself, so none is added here. */
     RA_TRY(ra_tokenizer_encode(tpl->t, out->text.data ? out->text.data : "", out->text.length, RA_ENCODE_OFFSETS, &out->ids));
     if (page.has_response) find_response(&page, out);
+    out->response_blank = page.has_response && is_blank(tpl, messages[n - 1].content);
     return RA_OK;
 }

@@ -34,6 +34,7 @@ struct ra_template_row {
     const char *closing; /* the token that ends a turn; NULL: the tokenizer's EOS */
     bool eos_optional;   /* with closing NULL: nothing closes a turn where there is no EOS */
     bool dated;          /* writes today's date */
+    bool trims;          /* contents lose the white space around them */
     ra_bos_rule bos;
     const char *token[RA_TEMPLATE_TOKENS]; /* texts that the tokenizer must have as one token each */
     const char *mark[RA_TEMPLATE_MARKS];   /* what Jinja texts of this kind hold, for a hint where one is not known */

@@ -22,7 +22,7 @@ ra_err ra_template_raise(const ra_template *tpl, int i, const char *words)
 }
 
 #define IM_TOKENS .closing = "<|im_end|>", .token = {"<|im_start|>", "<|im_end|>"}
-#define LLAMA3_TOKENS .closing = "<|eot_id|>", .token = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
+#define LLAMA3_TOKENS .closing = "<|eot_id|>", .trims = true, .token = {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
 
 const ra_template_row RA_TEMPLATE_ROWS[] = {
     {.name = "chatml", IM_TOKENS, .mark = {"<|im_start|>"}, .render = ra_render_chatml},
@@ -52,10 +52,11 @@ const ra_template_row RA_TEMPLATE_ROWS[] = {
      .render = ra_render_llama31},
     {.name = "gemma2",
      .closing = "<end_of_turn>",
+     .trims = true,
      .token = {"<start_of_turn>", "<end_of_turn>"},
      .mark = {"<start_of_turn>"},
      .render = ra_render_gemma},
-    {.name = "llama2", .bos = RA_BOS_REQUIRED, .mark = {"[INST]", "<<SYS>>"}, .render = ra_render_llama2},
+    {.name = "llama2", .trims = true, .bos = RA_BOS_REQUIRED, .mark = {"[INST]", "<<SYS>>"}, .render = ra_render_llama2},
     {.name = "mistral", .mark = {"[INST]"}, .render = ra_render_mistral},
     {.name = "mistral-v1", .mark = {"[INST]", "After the optional system message"}, .render = ra_render_mistral_v1},
     {.name = "zephyr", .bos = RA_BOS_OF_TOKENIZER, .mark = {"<|user|>", "<|assistant|>"}, .render = ra_render_zephyr},
