@@ -41,8 +41,8 @@ int32_t ra_tokenizer_vocabulary_size(const ra_tokenizer *t);       /* highest id
 int32_t ra_tokenizer_bos(const ra_tokenizer *t);                   /* -1: none */
 int32_t ra_tokenizer_eos(const ra_tokenizer *t);                   /* -1: none */
 int32_t ra_tokenizer_id(const ra_tokenizer *t, const char *token); /* -1: unknown */
-const char *ra_tokenizer_source(const ra_tokenizer *t); /* the file it was read from */
-const char *ra_tokenizer_kind(const ra_tokenizer *t);   /* "byte-level BPE" and the like, for a reader */
+const char *ra_tokenizer_source(const ra_tokenizer *t);            /* the file it was read from */
+const char *ra_tokenizer_kind(const ra_tokenizer *t);              /* "byte-level BPE" and the like, for a reader */
 /* RA_ERR_DATA where the tokenizer has ids beyond the `rows` of the model's embedding; `model` is for the message. Rows without a token
  * are no error: they stay part of softmax and KL. */
 ra_err ra_tokenizer_check_rows(const ra_tokenizer *t, int64_t rows, const char *model);
@@ -77,7 +77,7 @@ typedef struct {
     ra_ids ids;
     int64_t response_start, response_end; /* token indices of the last assistant turn with its closing token; -1 without one */
     bool boundary_inside_token;           /* the prompt's end fell inside a token; that token counts as template */
-    bool response_blank;                  /* nothing of the answer's own is in it: its content is empty, or trimming left nothing */
+    bool response_blank; /* nothing of the answer's own is in it: its content is empty, or trimming left nothing */
 } ra_rendered;
 void ra_rendered_free(ra_rendered *r);
 

@@ -14,15 +14,19 @@
 static const uint64_t SEED = 11;
 
 #define TOKEN(id, text) "{\"id\": " #id ", \"content\": \"" text "\", \"special\": true}"
-static const char ADDED[] =
-    "[" TOKEN(300, "<|im_start|>") ", " TOKEN(301, "<|im_end|>") ", " TOKEN(302, "<|eot_id|>") ", " TOKEN(303, "<|start_header_"
-                                                                                                               "id|>") ", " TOKEN(
-        304, "<|end_header_id|>") ", " TOKEN(305,
-                                             "<bos>") ", " TOKEN(306,
-                                                                 "<eos>") ", " TOKEN(307,
-                                                                                     "<start_of_turn>") ", " TOKEN(308,
-                                                                                                                   "<end_of_"
-                                                                                                                   "turn>") "]";
+static const char ADDED[] = "[" TOKEN(300, "<|im_start|>") ", " TOKEN(301, "<|im_end|>") ", " TOKEN(302, "<|eot_id|>") ", " TOKEN(
+    303,
+    "<|start_header_"
+    "id|>") ", " TOKEN(304,
+                       "<|end_header_id|>") ", " TOKEN(305,
+                                                       "<bos>") ", " TOKEN(306,
+                                                                           "<eos>") ", " TOKEN(307,
+                                                                                               "<start_of_turn>") ", " TOKEN(308,
+                                                                                                                             "<en"
+                                                                                                                             "d_"
+                                                                                                                             "of_"
+                                                                                                                             "tur"
+                                                                                                                             "n>") "]";
 
 /* White space of every kind before, after and in the middle; merges of tinytok; text of special tokens; digits and contractions. */
 static void random_text(ra_rng *rng, ra_buf *out)
