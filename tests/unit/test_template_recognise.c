@@ -260,6 +260,44 @@ static void test_messages(void **state)
     ra_tokenizer_close(t);
 }
 
+static void write_text(const char *dir, const char *name, const char *text)
+{
+    char *path = ra_path_join(dir, name);
+    CHECK_OK(ra_file_write(path, text, strlen(text)));
+    free(path);
+}
+
+static void check_open(const char *dir, const char *name)
+{
+    ra_tokenizer *t;
+    ra_template *tpl;
+    CHECK_OK(ra_tokenizer_open(dir, &t));
+    CHECK_OK(ra_template_open("auto", t, &tpl));
+    assert_string_equal(ra_template_name(tpl), name);
+    ra_template_close(tpl);
+    ra_tokenizer_close(t);
+}
+
+/* A list of named templates has a default one; chat_template.jinja beside it goes first, as in transformers. */
+static void test_where_it_stands(void **state)
+{
+    (void)state;
+    static const char ADDED[] = "[{\"id\": 300, \"content\": \"<|im_start|>\", \"special\": true}, {\"id\": 301, \"content\": "
+                                "\"<|im_end|>\", \"special\": true}]";
+    char *dir = test_dir_make();
+    tinytok_write(dir, &(tinytok){.added = ADDED});
+    json_t *config = json_pack("{s[{ssss}{ssss}]}", "chat_template", "name", "tool_use", "template", "{{ 'x' }}", "name",
+                               "default", "template", FOR CHATML_LOOP);
+    char *text = json_dumps(config, 0);
+    write_text(dir, "tokenizer_config.json", text);
+    check_open(dir, "chatml");
+    write_text(dir, "chat_template.jinja", WITH_SYSTEM("You are a helpful assistant."));
+    check_open(dir, "qwen2");
+    free(text);
+    json_decref(config);
+    test_dir_remove(dir);
+}
+
 int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
@@ -272,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_shared_templates),
         cmocka_unit_test(test_other_default_of_qwen),
         cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_where_it_stands),
     };
     return cmocka_run_group_tests_name("recognition of chat templates", tests, NULL, NULL);
 }
