@@ -157,7 +157,7 @@ void ra_sample_split(const ra_branch branch[RA_ROLES], const ra_sample_rules *ru
         bool nothing = branch[r].blank || branch[r].end - branch[r].start <= branch[r].closed;
         if (branch[r].end == 0 || !nothing) continue;
         char why[64];
-        snprintf(why, sizeof why, "the %s response has no tokens of its own", role_names[r]);
+        snprintf(why, sizeof why, "the %s response has no tokens", role_names[r]);
         refuse(job, RA_SAMPLE_EMPTY, why);
         return;
     }
