@@ -300,21 +300,27 @@ def mutate(rng, text):
 
 def check_mutants(realign, texts, count, rng):
     taken = wrong = 0
-    for _ in range(count):
+    for i in range(count):
+        if i % 100 == 99:
+            print(f"  {i + 1} mutants, {taken} recognised, {wrong} wrongly", flush=True)
         mutant = mutate(rng, rng.choice(texts))
         lines = [conversation(rng) for _ in range(12)]
         try:
             compiled = environment().from_string(mutant)
         except jinja2.exceptions.TemplateError:
             compiled = None
-        got, why = run_realign(realign, mutant, lines, [])
-        if got is None:
+        if compiled is None:
+            why = run_realign(realign, mutant, lines, [])[1]
+            differences = 0 if why else 1
+        else:
+            why, differences, _, _ = compare(realign, "a mutant", mutant, lines, "26 Jul 2024", [])
+        if why:
             if "template" not in why:
                 wrong += 1
                 print(f"  a mutant ended with: {why}")
             continue
         taken += 1
-        if compiled is None or compare(realign, "a mutant", mutant, lines, "26 Jul 2024", [])[1]:
+        if differences:
             wrong += 1
             print(f"  recognised, but not the same: {json.dumps(mutant)}")
     print(f"mutants: {count}, {taken} recognised, {wrong} wrongly")
