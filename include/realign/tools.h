@@ -10,8 +10,9 @@ ra_err ra_tool_check(int argc, char **argv);
  * naming the line number; what was written for the lines before it stays.
  * tokenize --model M [--add-special] [--no-parse-special]: a string -> array of ids.  --decode: array of ids -> a string. */
 ra_err ra_tool_tokenize(int argc, char **argv);
-/* template --model M [--template NAME]: {"messages": [...], "add_generation_prompt": bool} -> {"text", "ids", "response_start",
- * "response_end"}, token indices or null. */
+/* template --model M [--template NAME] [--date DATE]: {"messages": [...], "add_generation_prompt": bool} -> {"text", "ids",
+ * "response_start", "response_end"}, token indices or null. With --keep-going a line that the template refuses gives
+ * {"error": message} and the next ones follow. */
 ra_err ra_tool_template(int argc, char **argv);
 
 /* The model at a shell, lines as above. Both take --model M, --template NAME and key=value words; M is a directory or a GGUF file.

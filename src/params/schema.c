@@ -45,7 +45,14 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .fallback = "auto",
      .unit = "",
      .help = "Chat template: auto recognises the tokenizer's own; else a known name such as chatml, smollm2, qwen2.5, llama3.1 "
-             "or plain."},
+             "or plain (doc/templates.md has all)."},
+    {.name = "template_date",
+     .type = RA_KEY_TEXT,
+     .fallback = "26 Jul 2024",
+     .unit = "",
+     .help = "The day that Llama-3.1 and 3.2 templates name in the system turn. Never the day of the run: data prepared on "
+             "another day "
+             "would be other data."},
 
     {.name = "data.path",
      .type = RA_KEY_LIST,

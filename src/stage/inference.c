@@ -1,4 +1,5 @@
 #include "inference.h"
+#include "open_text.h"
 
 #include <realign/file.h>
 #include <realign/mem.h>
@@ -29,19 +30,18 @@ static ra_err add_config_stops(ra_inference *i)
 
 static ra_err open_text(const ra_settings *s, const char *model, ra_inference *i)
 {
-    const char *tokenizer = ra_set_given(s, "tokenizer") ? ra_set_text(s, "tokenizer") : model,
-               *name = ra_set_text(s, "template");
+    const char *tokenizer = ra_set_given(s, "tokenizer") ? ra_set_text(s, "tokenizer") : model;
     ra_err err = ra_tokenizer_open(tokenizer, &i->tokenizer);
     if (err == RA_OK) {
         add_stop(i, ra_tokenizer_eos(i->tokenizer));
-        err = ra_template_open(name, i->tokenizer, &i->tpl);
+        err = ra_open_template(s, i->tokenizer, &i->tpl);
     } else {
         i->tokenizer = NULL;
     }
     if (err != RA_OK) { /* ids need neither */
         i->tpl = NULL;
         i->why_no_text = ra_strdup(ra_error_message());
-        return ra_set_given(s, "tokenizer") || ra_set_given(s, "template") ? err : RA_OK;
+        return ra_set_given(s, "tokenizer") || ra_set_given(s, "template") || ra_set_given(s, "template_date") ? err : RA_OK;
     }
     const int32_t *ids;
     int n = ra_template_stop_ids(i->tpl, &ids);
@@ -55,6 +55,7 @@ static ra_err open_all(const ra_settings *s, const char *model, const char *adap
     RA_TRY(open_text(s, model, i));
     RA_TRY(ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &i->b));
     RA_TRY(ra_modelfile_open(model, &i->file));
+    if (i->tokenizer) RA_TRY(ra_check_tokenizer(i->tokenizer, i->file));
     RA_TRY(add_config_stops(i));
     if (adapter) RA_TRY(ra_lora_read_config(adapter, &lora));
     RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, &i->m));

@@ -154,7 +154,8 @@ static void fit(ra_job *job, const ra_sample_rules *rules)
 void ra_sample_split(const ra_branch branch[RA_ROLES], const ra_sample_rules *rules, ra_job *job)
 {
     for (int r = 0; r < RA_ROLES; r++) {
-        if (branch[r].end == 0 || branch[r].end - branch[r].start > branch[r].closed) continue;
+        bool nothing = branch[r].blank || branch[r].end - branch[r].start <= branch[r].closed;
+        if (branch[r].end == 0 || !nothing) continue;
         char why[64];
         snprintf(why, sizeof why, "the %s response has no tokens", role_names[r]);
         refuse(job, RA_SAMPLE_EMPTY, why);
@@ -199,7 +200,7 @@ static ra_err render(ra_job *job, const ra_sample_rules *rules, int role, ra_bra
                        (long long)out->response_start, (long long)out->response_end, (long long)out->ids.count);
     }
     bool closed = out->response_end > out->response_start && is_stop(rules->tpl, out->ids.id[out->response_end - 1]);
-    *branch = (ra_branch){out->ids.id, out->response_start, out->response_end, closed};
+    *branch = (ra_branch){out->ids.id, out->response_start, out->response_end, closed, out->response_blank};
     job->boundary_inside_token |= out->boundary_inside_token;
     job->tokenised += out->ids.count;
     return RA_OK;

@@ -20,6 +20,7 @@ typedef struct {
     const int32_t *id;
     int64_t start, end; /* end 0: there is no such response */
     bool closed;        /* the last one is a closing token */
+    bool blank;         /* what else there is comes from the template */
 } ra_branch;
 
 /* A row that outlives its reader, and the sample made from it. */

@@ -73,7 +73,7 @@ static void add_model(ra_hasher *h, const char *path)
 /* Rank 0's view of the files decides. */
 static void make_key(const ra_side *side, const ra_prompts *prompts, char key[33])
 {
-    static const char *const texts[] = {"backend", "precision", "template", "tokenizer"};
+    static const char *const texts[] = {"backend", "precision", "template", "template_date", "tokenizer"};
     const ra_settings *s = side->s;
     ra_hasher *h = ra_hasher_new();
     add_model(h, side->model);

@@ -1,4 +1,5 @@
 #include "run_context.h"
+#include "open_text.h"
 
 #include <realign/file.h>
 #include <realign/h5.h>
@@ -80,6 +81,17 @@ static uint64_t model_key(const char *path)
     return ra_hash_bytes(text, strlen(text)).low;
 }
 
+/* Before anything is computed: that no sample holds an id beyond the model's rows would be luck. The stages here need no tokenizer, so
+ * one that is not there is no error. */
+static ra_err check_tokenizer(const ra_run *run)
+{
+    ra_tokenizer *t;
+    if (ra_tokenizer_open(ra_set_text(run->s, "tokenizer"), &t) != RA_OK) return RA_OK;
+    ra_err err = ra_check_tokenizer(t, run->file);
+    ra_tokenizer_close(t);
+    return err;
+}
+
 static ra_err open_all(ra_run *run)
 {
     const ra_settings *s = run->s;
@@ -93,6 +105,7 @@ static ra_err open_all(ra_run *run)
             ra_set_text(s, "reference"));
     }
     RA_TRY(ra_modelfile_open(ra_set_text(s, "model"), &run->file));
+    if (run->world->rank == 0) RA_TRY(check_tokenizer(run));
     RA_TRY(ra_store_open(run->dir, &run->store));
     run->n = ra_store_count(run->store);
     run->action = ra_alloc((size_t)run->n, 1);
