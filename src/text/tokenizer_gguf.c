@@ -65,32 +65,33 @@ static ra_err load_pre(loader *l)
     }
     ra_buf_free(&known);
     RA_TRY(err);
-    l->t->nfc = row->nfc;
+    ra_normal_step *form;
+    ra_step *digits;
+    l->t->byte_level = true;
+    if (row->nfc) RA_TRY(ra_normal_add(&l->t->normal, l->path, RA_NORMAL_FORM, &form)); /* RA_NFC is its 0 */
     l->t->bpe.ignore_merges = row->ignore_merges;
-    if (row->each_digit) RA_TRY(ra_pretok_add(&l->t->pretok, l->path, RA_STEP_DIGITS));
+    if (row->each_digit) {
+        RA_TRY(ra_pretok_add(&l->t->pretok, l->path, RA_STEP_SPLIT, &digits));
+        digits->match.kind = RA_MATCH_DIGIT;
+    }
     for (int i = 0; i < 4 && row->pattern[i]; i++) {
         RA_TRY(ra_pretok_add_split(&l->t->pretok, l->path, row->pattern[i], false));
     }
-    return RA_OK;
+    ra_decode_step *decode;
+    return ra_decoder_add(&l->t->decoder, l->path, RA_DECODE_BYTE_LEVEL, &decode);
 }
 
 static ra_err add_tokens(loader *l, const ra_str *token, int64_t n, const int64_t *type)
 {
-    ra_buf bytes = {0};
-    ra_err err = RA_OK;
     for (int64_t i = 0; i < n; i++) {
         if (!is_utf8(token[i])) {
-            err = ra_fail(RA_ERR_FORMAT, "%s: tokenizer.ggml.tokens[%lld] is not UTF-8", l->path, (long long)i);
-            break;
+            return ra_fail(RA_ERR_FORMAT, "%s: tokenizer.ggml.tokens[%lld] is not UTF-8", l->path, (long long)i);
         }
-        ra_buf_clear(&bytes);
         bool added = type && (type[i] == TYPE_CONTROL || type[i] == TYPE_USER_DEFINED);
         /* GGUF does not say whether BPE knows an added token too. It matters only where whole words are looked up, and there
          * it does not. */
         bool of_bpe = token[i].length && !(added && l->t->bpe.ignore_merges);
-        if (of_bpe && ra_bytelevel_decode(token[i].data, token[i].length, &bytes)) {
-            ra_bpe_add_token(&l->t->bpe, (int32_t)i, bytes.data, bytes.length);
-        }
+        if (of_bpe) ra_tok_add_byte_level(l->t, (int32_t)i, token[i].data, token[i].length);
         if (added) {
             ra_tok_add(l->t, (ra_added){.id = (int32_t)i,
                                         .text = (char *)(uintptr_t)token[i].data,
@@ -98,9 +99,8 @@ static ra_err add_tokens(loader *l, const ra_str *token, int64_t n, const int64_
                                         .special = type[i] == TYPE_CONTROL});
         }
     }
-    ra_buf_free(&bytes);
     l->t->size = (int32_t)n;
-    return err;
+    return RA_OK;
 }
 
 static ra_err load_tokens(loader *l)
@@ -130,24 +130,18 @@ static ra_err load_merges(loader *l)
     if (!ra_gguf_text_array(l->g, "tokenizer.ggml.merges", &merge, &n)) {
         return ra_fail(RA_ERR_FORMAT, "%s: tokenizer.ggml.merges must be a list of strings", l->path);
     }
-    ra_bpe_index(&l->t->bpe, (size_t)n);
-    ra_buf left = {0}, right = {0};
+    ra_bpe_index(&l->t->bpe);
     ra_err err = RA_OK;
     for (int64_t i = 0; err == RA_OK && i < n; i++) {
         const char *space = merge[i].length ? memchr(merge[i].data, ' ', merge[i].length) : NULL;
         size_t at = space ? (size_t)(space - merge[i].data) : 0;
-        ra_buf_clear(&left);
-        ra_buf_clear(&right);
-        if (!at || at + 1 == merge[i].length || !is_utf8(merge[i]) || !ra_bytelevel_decode(merge[i].data, at, &left) ||
-            !ra_bytelevel_decode(space + 1, merge[i].length - at - 1, &right) ||
-            !ra_bpe_add_merge(&l->t->bpe, (uint32_t)i, left.data, left.length, right.data, right.length)) {
+        if (!at || at + 1 == merge[i].length || !is_utf8(merge[i]) ||
+            !ra_tok_add_byte_level_merge(l->t, (uint32_t)i, merge[i].data, at, space + 1, merge[i].length - at - 1)) {
             err = ra_fail(RA_ERR_FORMAT,
                           "%s: tokenizer.ggml.merges[%lld] must be two tokens with a space between, whose union is a token",
                           l->path, (long long)i);
         }
     }
-    ra_buf_free(&left);
-    ra_buf_free(&right);
     free(merge);
     return err;
 }
