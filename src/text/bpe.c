@@ -158,7 +158,7 @@ void ra_bpe_finish(ra_bpe *b)
     /* Runs of unknown units are one matter: no boundary lies inside. */
     for (int c = 0; c < RA_JOIN_CLASSES; c++) {
         int32_t id = c < 128 ? b->unit_id[c] : c == RA_JOIN_MARK ? ra_bpe_find(b, "\xE2\x96\x81", 3) : -1;
-        if (id >= 0 && b->kind[id] != RA_TOKEN_PART) continue;
+        if (id >= 0 && b->kind[id] == RA_TOKEN_NORMAL) continue;
         for (int other = 0; other < RA_JOIN_CLASSES && c != RA_JOIN_OTHER; other++) {
             b->joins[c][other] = b->joins[other][c] = true;
         }

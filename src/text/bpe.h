@@ -15,7 +15,8 @@ typedef struct {
 typedef enum {
     RA_TOKEN_NORMAL,
     RA_TOKEN_HIDDEN, /* has a text, but no word is ever looked up as it (control and byte pieces) */
-    RA_TOKEN_UNUSED, /* SentencePiece: merges go through it, but in the end it is taken apart again */
+    RA_TOKEN_UNUSED, /* SentencePiece: merges go through it, but in the end it is taken apart again; one
+                      * character is unknown then */
     RA_TOKEN_PART    /* SentencePiece: a character that only longer pieces know; unknown when it is left over */
 } ra_token_kind;
 

@@ -93,15 +93,13 @@ static void emit(emitter *e, int32_t id)
     size_t length;
     if (id >= 0 && b->kind[id] == RA_TOKEN_UNUSED) {
         unit(b, e->word + e->at, &length);
-        if (length < (size_t)b->length[id]) { /* one character alone stays what it is */
-            const int32_t *parts = e->w->made_of[id];
-            int32_t right = parts[1];
-            emit(e, parts[0]);
-            emit(e, right);
+        if (length < (size_t)b->length[id]) {
+            emit(e, e->w->made_of[id][0]);
+            emit(e, e->w->made_of[id][1]);
             return;
         }
     }
-    if (id >= 0 && b->kind[id] != RA_TOKEN_PART) {
+    if (id >= 0 && b->kind[id] == RA_TOKEN_NORMAL) {
         e->out[e->count++] = id;
         e->at += (size_t)b->length[id];
         e->unknown = false;
@@ -167,7 +165,7 @@ size_t ra_bpe_word(const ra_bpe *b, ra_bpe_work *w, const uint8_t *word, size_t 
 
 size_t ra_bpe_part(const ra_bpe *b, const uint8_t *word, size_t n)
 {
-    if (!b->chars || b->ignore_merges) return n;
+    if (!b->chars || b->ignore_merges || b->may_drop) return n; /* what is dropped lets its neighbours meet */
     int before = -1;
     for (size_t i = 0; i < n;) {
         int class = word[i];
@@ -194,7 +192,7 @@ void ra_bpe_next_span(const ra_bpe *b, const uint8_t *word, size_t n, int32_t id
     while (p < n) {
         bool inside = b->chars && (word[p] & 0xC0) == 0x80; /* bytes that stood for a character */
         int32_t own = inside ? -1 : unit(b, word + p, &length);
-        missing = own < 0 || b->kind[own] == RA_TOKEN_PART;
+        missing = own < 0 || b->kind[own] != RA_TOKEN_NORMAL;
         if (!missing || b->unknown >= 0 || inside || falls_back(b, word + p, length)) break;
         p += length; /* dropped */
     }
@@ -205,7 +203,7 @@ void ra_bpe_next_span(const ra_bpe *b, const uint8_t *word, size_t n, int32_t id
         p += length;
         while (b->fuse_unknown && p < n) {
             int32_t own = unit(b, word + p, &length);
-            if ((own >= 0 && b->kind[own] != RA_TOKEN_PART) || falls_back(b, word + p, length)) break;
+            if ((own >= 0 && b->kind[own] == RA_TOKEN_NORMAL) || falls_back(b, word + p, length)) break;
             p += length;
         }
     } else {

@@ -150,6 +150,19 @@ static void strip(const ra_decode_step *step, const ra_texts *from, ra_texts *to
     }
 }
 
+static void first_mark(const ra_decode_step *step, const ra_texts *from, ra_texts *to)
+{
+    bool front = true;
+    for (size_t i = 0; i < from->n; i++) {
+        size_t n, k = step->length;
+        const char *text = text_at(from, i, &n);
+        bool mark = front && n >= k && !memcmp(text, step->text, k);
+        if (mark) text += k, n -= k;
+        front = front && !n && (step->again || !mark);
+        ra_texts_add(to, text, n);
+    }
+}
+
 static void metaspace(const ra_decode_step *step, const ra_texts *from, ra_texts *to)
 {
     for (size_t i = 0; i < from->n; i++) {
@@ -174,6 +187,7 @@ static ra_err apply(const ra_decode_step *step, const ra_unicode *u, ra_match_wo
     case RA_DECODE_BYTE_PIECES: bytes(from, false, to); break;
     case RA_DECODE_FUSE: ra_texts_add(to, from->bytes.data, from->bytes.length); break;
     case RA_DECODE_STRIP: strip(step, from, to); break;
+    case RA_DECODE_FIRST_MARK: first_mark(step, from, to); break;
     case RA_DECODE_METASPACE: metaspace(step, from, to); break;
     }
     return RA_OK;

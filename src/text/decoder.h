@@ -10,16 +10,18 @@ typedef enum {
     RA_DECODE_BYTE_PIECES,   /* the same, but only what is not UTF-8 becomes U+FFFD, as SentencePiece does */
     RA_DECODE_FUSE,          /* all texts become one */
     RA_DECODE_STRIP,         /* a character at both ends of each text, so often at most */
+    RA_DECODE_FIRST_MARK,    /* the mark that SentencePiece put in front goes */
     RA_DECODE_METASPACE      /* the mark becomes a space, and goes where it was put in front */
 } ra_decode_kind;
 
 typedef struct {
     ra_decode_kind kind;
     ra_matcher match; /* REPLACE */
-    char *text;       /* REPLACE: content; STRIP: the character; METASPACE: the mark */
+    char *text;       /* REPLACE: content; STRIP: the character; FIRST_MARK, METASPACE: the mark */
     size_t length;
     int64_t start, stop; /* STRIP */
     bool prepended;      /* METASPACE */
+    bool again;          /* FIRST_MARK: the next text's, too, where the first was nothing else */
 } ra_decode_step;
 
 enum { RA_DECODE_STEPS = 16 };

@@ -198,8 +198,8 @@ ra_err ra_tok_json_pretokenizer(ra_tokenizer *t, const char *path, const json_t 
         ra_matcher_literal(&step->match, json_string_value(delimiter), json_string_length(delimiter));
         return RA_OK;
     }
-    if (is(json, "Whitespace")) { /* words and runs of what is neither word nor space */
-        RA_TRY(ra_pretok_add_split(&t->pretok, path, "\\w+|[^\\w\\s]+", true));
+    if (is(json, "Whitespace")) { /* \w+|[^\w\s]+ by Rust's \w, which Oniguruma's inside of [...] and two joiners make up */
+        RA_TRY(ra_pretok_add_split(&t->pretok, path, "[\\w\\x{200C}\\x{200D}]+|[^\\w\\s\\x{200C}\\x{200D}]+", true));
         step = &t->pretok.step[t->pretok.n - 1];
         step->behaviour = RA_SPLIT_REMOVED, step->invert = true;
         return RA_OK;

@@ -105,16 +105,16 @@ static ra_err add_normaliser(ra_tokenizer *t, const char *path, const ra_spm *sp
 static ra_err add_decoder(ra_tokenizer *t, const char *path, const ra_spm *spm)
 {
     ra_decode_step *step;
+    if (spm->dummy_prefix || spm->squeeze) {
+        RA_TRY(ra_decoder_add(&t->decoder, path, RA_DECODE_FIRST_MARK, &step));
+        step->text = ra_strdup("\xE2\x96\x81"), step->length = 3;
+        step->again = spm->squeeze;
+    }
     RA_TRY(ra_decoder_add(&t->decoder, path, RA_DECODE_REPLACE, &step));
     ra_matcher_literal(&step->match, "\xE2\x96\x81", 3);
     step->text = ra_strdup(" "), step->length = 1;
     RA_TRY(ra_decoder_add(&t->decoder, path, RA_DECODE_BYTE_PIECES, &step));
-    RA_TRY(ra_decoder_add(&t->decoder, path, RA_DECODE_FUSE, &step));
-    if (!spm->dummy_prefix && !spm->squeeze) return RA_OK;
-    RA_TRY(ra_decoder_add(&t->decoder, path, RA_DECODE_STRIP, &step));
-    step->text = ra_strdup(" "), step->length = 1;
-    step->start = spm->squeeze ? INT32_MAX : 1;
-    return RA_OK;
+    return ra_decoder_add(&t->decoder, path, RA_DECODE_FUSE, &step);
 }
 
 ra_err ra_spm_fill(ra_tokenizer *t, const char *path, const ra_spm *spm)
@@ -125,6 +125,7 @@ ra_err ra_spm_fill(ra_tokenizer *t, const char *path, const ra_spm *spm)
     memset(b->byte_token, 0xFF, sizeof b->byte_token);
     for (int32_t id = 0; id < spm->n; id++) RA_TRY(add_piece(t, path, id, &spm->piece[id]));
     if (t->size < spm->n) t->size = spm->n;
+    if (b->unknown < 0 && spm->unknown < spm->n) b->unknown = spm->unknown;
     if (b->unknown < 0) return ra_fail(RA_ERR_FORMAT, "%s: no piece is of the unknown type", path);
     for (int c = 0; c < 256 && spm->byte_fallback; c++) {
         if (b->byte_token[c] < 0) return ra_fail(RA_ERR_FORMAT, "%s: byte fallback without a piece <0x%02X>", path, (unsigned)c);

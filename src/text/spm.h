@@ -23,6 +23,7 @@ typedef struct {
 typedef struct {
     ra_piece *piece; /* (n), by id */
     int32_t n;
+    int32_t unknown;                    /* counts where no piece is of the unknown type; -1: none */
     bool dummy_prefix, squeeze, escape; /* the normaliser's */
     bool prefix_once;
     bool byte_fallback;

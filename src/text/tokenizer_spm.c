@@ -131,7 +131,7 @@ ra_err ra_tok_load_sentencepiece(ra_tokenizer *t, const char *path)
 {
     ra_map map;
     RA_TRY(ra_map_open(path, &map));
-    reader r = {.spm = {.dummy_prefix = true, .squeeze = true, .escape = true},
+    reader r = {.spm = {.unknown = -1, .dummy_prefix = true, .squeeze = true, .escape = true},
                 .model_type = UNIGRAM,
                 .bos = (const uint8_t *)"<s>",
                 .bos_length = 3,
