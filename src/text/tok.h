@@ -49,7 +49,7 @@ ra_err ra_tok_load_json(ra_tokenizer *t, const char *path);
 ra_err ra_tok_load_gguf(ra_tokenizer *t, const char *path);
 ra_err ra_tok_load_sentencepiece(ra_tokenizer *t, const char *path);
 ra_err ra_tok_load_tiktoken(ra_tokenizer *t, const char *path);
-ra_err ra_tok_load_vocab_merges(ra_tokenizer *t, const char *path); /* of vocab.json; merges.txt lies beside it */
+ra_err ra_tok_load_vocab_merges(ra_tokenizer *t, const char *path); /* vocab.json or the merges.txt beside it */
 
 /* Does the file begin as a tiktoken file does: base64, a space, a number? */
 bool ra_tok_looks_tiktoken(const uint8_t *bytes, size_t n);

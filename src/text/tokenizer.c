@@ -148,6 +148,8 @@ static ra_err tell(const char *path, form *out)
 static ra_err load_file(ra_tokenizer *t, const char *path)
 {
     form what;
+    const char *slash = strrchr(path, '/');
+    if (!strcmp(slash ? slash + 1 : path, "merges.txt")) return ra_tok_load_vocab_merges(t, path);
     RA_TRY(tell(path, &what));
     switch (what) {
     case FORM_JSON: return ra_tok_load_json(t, path);

@@ -184,11 +184,11 @@ static char *escape_spaces(ra_str s, size_t *n)
 static ra_err check_counts(const loader *l, int64_t n, int64_t n_type, int64_t n_score)
 {
     if (n < 1 || n > RA_TOK_MAX_ID || n_type != n || n_score != n) {
-        return ra_fail(
-            RA_ERR_FORMAT,
-            "%s: tokenizer.ggml.tokens, .scores and .token_type must be lists of the same 1 to %d entries, not of %lld, "
-            "%lld and %lld",
-            l->path, RA_TOK_MAX_ID, (long long)n, (long long)n_score, (long long)n_type);
+        return ra_fail(RA_ERR_FORMAT,
+                       "%s: tokenizer.ggml.tokens, tokenizer.ggml.scores and tokenizer.ggml.token_type must be lists of the same "
+                       "1 to %d entries, not of %lld, "
+                       "%lld and %lld",
+                       l->path, RA_TOK_MAX_ID, (long long)n, (long long)n_score, (long long)n_type);
     }
     return RA_OK;
 }

@@ -393,7 +393,8 @@ static void test_gguf(void **state)
     ra_tokenizer_close(t);
     free(path);
     test_dir_remove(dir);
-    refused_gguf("llama", NULL, true, RA_ERR_UNSUPPORTED, "\"llama\"");
+    refused_gguf("bert", NULL, true, RA_ERR_UNSUPPORTED, "\"bert\"");
+    refused_gguf("llama", NULL, true, RA_ERR_FORMAT, "tokenizer.ggml.scores");
     refused_gguf("gpt2", "poro-chat", true, RA_ERR_UNSUPPORTED, "poro-chat");
     refused_gguf("gpt2", "gpt-2", false, RA_ERR_FORMAT, "tokenizer.ggml.merges");
 }
