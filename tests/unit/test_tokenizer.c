@@ -291,12 +291,12 @@ static void test_refusals(void **state)
     (void)state;
     refused(&(tinytok){.type = "WordPiece"}, RA_ERR_UNSUPPORTED, "WordPiece");
     refused(&(tinytok){.type = "Unigram"}, RA_ERR_UNSUPPORTED, "Unigram");
-    refused(&(tinytok){.normalizer = "{\"type\": \"Lowercase\"}"}, RA_ERR_UNSUPPORTED, "Lowercase");
-    refused(&(tinytok){.pre_tokenizer = "{\"type\": \"Whitespace\"}"}, RA_ERR_UNSUPPORTED, "Whitespace");
-    refused(&(tinytok){.pre_tokenizer = "null"}, RA_ERR_UNSUPPORTED, "ByteLevel");
-    refused(&(tinytok){.decoder = "{\"type\": \"Fuse\"}"}, RA_ERR_UNSUPPORTED, "Fuse");
-    refused(&(tinytok){.post_processor = "{\"type\": \"BertProcessing\"}"}, RA_ERR_UNSUPPORTED, "BertProcessing");
-    refused(&(tinytok){.model_extra = "\"byte_fallback\": true,"}, RA_ERR_UNSUPPORTED, "byte_fallback");
+    refused(&(tinytok){.type = "WordLevel"}, RA_ERR_UNSUPPORTED, "WordLevel");
+    refused(&(tinytok){.normalizer = "{\"type\": \"BertNormalizer\"}"}, RA_ERR_UNSUPPORTED, "BertNormalizer");
+    refused(&(tinytok){.pre_tokenizer = "{\"type\": \"UnicodeScripts\"}"}, RA_ERR_UNSUPPORTED, "UnicodeScripts");
+    refused(&(tinytok){.decoder = "{\"type\": \"CTC\"}"}, RA_ERR_UNSUPPORTED, "CTC");
+    refused(&(tinytok){.post_processor = "{\"type\": \"Unheard\"}"}, RA_ERR_UNSUPPORTED, "Unheard");
+    refused(&(tinytok){.model_extra = "\"byte_fallback\": true,", .missing_byte = 'x'}, RA_ERR_UNSUPPORTED, "byte_fallback");
     refused(&(tinytok){.model_extra = "\"end_of_word_suffix\": \"</w>\","}, RA_ERR_UNSUPPORTED, "end_of_word_suffix");
     refused(&(tinytok){.pre_tokenizer =
                            "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(\"}, "
@@ -393,7 +393,8 @@ static void test_gguf(void **state)
     ra_tokenizer_close(t);
     free(path);
     test_dir_remove(dir);
-    refused_gguf("llama", NULL, true, RA_ERR_UNSUPPORTED, "\"llama\"");
+    refused_gguf("bert", NULL, true, RA_ERR_UNSUPPORTED, "\"bert\"");
+    refused_gguf("llama", NULL, true, RA_ERR_FORMAT, "tokenizer.ggml.scores");
     refused_gguf("gpt2", "poro-chat", true, RA_ERR_UNSUPPORTED, "poro-chat");
     refused_gguf("gpt2", "gpt-2", false, RA_ERR_FORMAT, "tokenizer.ggml.merges");
 }
