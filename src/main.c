@@ -3,6 +3,7 @@
 #include <realign/file.h>
 #include <realign/log.h>
 #include <realign/mem.h>
+#include <realign/prefdata.h>
 #include <realign/runctl.h>
 #include <realign/stage.h>
 #include <realign/tools.h>
@@ -81,15 +82,30 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* A folder with one of these is a model; any other is a folder of data. */
+static bool is_model(const char *path)
+{
+    static const char *const names[] = {"config.json", "tokenizer.json", "adapter_config.json", "model.safetensors"};
+    bool found = ends_with(path, ".safetensors") || ends_with(path, ".gguf");
+    for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++) {
+        char *name = ra_path_join(path, names[i]);
+        found = ra_file_exists(name);
+        free(name);
+    }
+    return found;
+}
+
 static ra_err inspect(int argc, char **argv)
 {
-    if (argc < 1) return ra_fail(RA_ERR_ARG, "usage: realign inspect [--show-text] FILE");
+    if (argc < 1)
+        return ra_fail(
+            RA_ERR_ARG,
+            "usage: realign inspect FILE; preference data: realign inspect [--show-text] [--model M] [key=value ...] PATH ...");
     const char *path = argv[argc - 1];
-    bool show = argc > 1 && strcmp(argv[0], "--show-text") == 0; /* data may be harmful to read: hidden unless asked for */
-    if (!ra_file_exists(path)) return ra_fail(RA_ERR_IO, "%s: no such file or directory", path);
+    if (argc == 1 && strcmp(path, "-") != 0 && !ra_file_exists(path))
+        return ra_fail(RA_ERR_IO, "%s: no such file or directory", path);
     if (ends_with(path, ".h5")) return ra_inspect_h5(path);
-    if (ra_file_is_dir(path) || ends_with(path, ".safetensors") || ends_with(path, ".gguf")) return ra_inspect_model(path);
-    return show ? ra_inspect_data_text(path) : ra_inspect_data(path);
+    return is_model(path) ? ra_inspect_model(path) : ra_tool_inspect_data(argc, argv);
 }
 
 /* Collective. Rank 0 reads the file and the words; all ranks get the same settings or the same error. */
@@ -114,6 +130,7 @@ static ra_err run_stage(const command *c, const ra_comm *world, int argc, char *
                 world->size == 1 ? "" : "s");
         if (c->stage != ra_stage_report)
             err = ra_stage_write_used(s, world); /* a report shows the settings of the run, not its own */
+        if (err == RA_OK && c->stage != ra_stage_report) err = ra_prefdata_spool(s, world);
     }
     if (err == RA_OK) err = c->stage(s, world);
     ra_settings_free(s);

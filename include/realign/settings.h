@@ -27,12 +27,14 @@ const char *ra_set_text(const ra_settings *s, const char *key); /* "" when empty
 int64_t ra_set_int(const ra_settings *s, const char *key);
 double ra_set_real(const ra_settings *s, const char *key);
 bool ra_set_bool(const ra_settings *s, const char *key);
-/* A list of words; *items is owned by s. Returns the count. */
+/* A list of words, or the "name=value" pairs of a map; *items is owned by s. Returns the count. */
 int ra_set_list(const ra_settings *s, const char *key, const char *const **items);
 /* True when the file or the command line gave the key. */
 bool ra_set_given(const ra_settings *s, const char *key);
 /* Programmatic override, e.g. by a sweep; parsed and bounded like a word. */
 ra_err ra_set_put(ra_settings *s, const char *key, const char *value);
+/* The same for a list, whose items may hold commas. */
+ra_err ra_set_put_list(ra_settings *s, const char *key, const char *const *items, int n);
 
 /* YAML of every key with its value and where it came from ("# file line 12", "# command line", "# default"). */
 void ra_settings_write_yaml(const ra_settings *s, ra_buf *out);

@@ -16,6 +16,10 @@ typedef enum {
     RA_SAMPLE_MALFORMED,
     RA_SAMPLE_EMPTY,
     RA_SAMPLE_TOO_LONG,
+    RA_SAMPLE_IDENTICAL, /* both responses are the same text */
+    RA_SAMPLE_DUPLICATE, /* prompt and responses of an earlier row */
+    RA_SAMPLE_UNPAIRED,  /* a single labelled response */
+    RA_SAMPLE_NOT_DRAWN, /* left out by data.weights */
     RA_SAMPLE_STATES
 } ra_sample_state;
 const char *ra_sample_state_name(ra_sample_state state); /* "usable", "skipped", ... */
@@ -27,7 +31,9 @@ const char *ra_sample_state_name(ra_sample_state state); /* "usable", "skipped",
 typedef struct {
     int64_t id;
     ra_sample_state state;
-    int32_t cut; /* tokens that data.truncate took away, of the prompt or of all responses together */
+    int32_t cut;          /* tokens that data.truncate took away, of the prompt or of all responses together */
+    int32_t origin;       /* the entry of data.path it comes from */
+    uint64_t prompt_hash; /* what data.held_out is drawn by; 0 where the row has no prompt */
     int32_t prompt_count;
     const int32_t *prompt;
     struct {
@@ -65,6 +71,8 @@ ra_err ra_store_create(const char *dir, const ra_comm *comm, ra_store_writer **o
 /* Collective. One round: this rank's block of n <= RA_STORE_BLOCK samples, block `round * ranks + rank`, ids ascending. Only the very last block of the
  * data may be short; ranks without a block pass 0. Samples are copied; each rank writes its own tokens. */
 ra_err ra_store_add_round(ra_store_writer *writer, const ra_sample *samples, int n);
+/* Not collective. Lines about where the samples come from, rank 0's, written as the dataset `sources`; they must live until the store is committed. */
+void ra_store_note_sources(ra_store_writer *writer, const char *const *lines, int64_t n);
 /* Collective. Finishes both files: tokens.bin is flushed and renamed first, store.h5 last, so that an index is only ever there with its tokens.
  * `depends_on`: rank 0's lines. `used_yaml` may be NULL. Frees `writer` in every case. */
 ra_err ra_store_commit(ra_store_writer *writer, const char *const *depends_on, int64_t n, const char *used_yaml);

@@ -28,9 +28,8 @@ ra_err ra_inspect_h5(const char *path);
 ra_err ra_tool_convert(int argc, char **argv);
 /* For inspect: prints what a model directory, a GGUF or a safetensors file holds. */
 ra_err ra_inspect_model(const char *path);
-/* For inspect: what a preference data file holds: schema, rows and problems, lengths, three example rows. The first hides their texts, which may be harmful;
- * the second (--show-text) prints them. */
-ra_err ra_inspect_data(const char *path);
-ra_err ra_inspect_data_text(const char *path);
+/* inspect [--show-text] [--model M] [key=value ...] PATH ...: what preference data hold (files, folders of shards, - for standard input): schema, rows and
+ * problems, lengths (in tokens too with a model), sources, held-out split, three example rows, whose texts may be harmful and are printed with --show-text alone. */
+ra_err ra_tool_inspect_data(int argc, char **argv);
 
 #endif

@@ -1,205 +1,218 @@
-/* The reader: lines of the files in order, those of one share parsed. */
-#include "lines.h"
-#include "schema.h"
+/* The reader: rows of the files in order, those of one share parsed. */
+#include "detect.h"
+#include "rowtext.h"
 
-#include <realign/mem.h>
 #include <realign/rng.h>
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { DETECT_ROWS = 16, DEFAULT_ROW_LIMIT = 64 << 20, FIRST_SHOWN = 16 };
+typedef struct {
+    ra_schema_kind schema;
+    const ra_columns *columns;
+    int64_t rows, drawn;
+} origin;
 
 struct ra_prefdata {
-    char **paths;
-    int n_paths, current; /* the file being read */
-    ra_lines *lines;      /* NULL: none is open */
-    ra_schema_kind schema;
-    bool prompts_only;
-    int64_t malformed_limit, max_rows, row_limit, next_id;
+    ra_data_options o;
+    origin *origin; /* (o.n_entries) */
+    int current;    /* the file being read */
+    ra_rowtext *text;
+    bool is_array;
+    int64_t next_id;
+    char *schemas; /* their names */
     ra_data_counts counts;
     ra_row_space space;
+    ra_buf hashed, place;
     ra_row row;
     json_t *source;
+    uint8_t *duplicate; /* bit i % 8 of byte i / 8: row i repeats an earlier one; or NULL */
+    int64_t duplicate_rows;
 };
 
-static json_t *parse(const char *text, size_t n, ra_buf *why)
+/* ---- opening ---- */
+static ra_err detect_all(ra_prefdata *data)
 {
-    json_error_t problem;
-    json_t *value = json_loadb(text, n, JSON_DECODE_ANY, &problem);
-    if (value) return value;
-    ra_buf_clear(why); /* jansson quotes the text near the mistake: left out, as texts may be harmful */
-    const char *near = strstr(problem.text, " near '");
-    ra_buf_addf(why, "not JSON: %.*s at byte %d", near ? (int)(near - problem.text) : 120, problem.text, problem.position);
-    return NULL;
-}
-
-static void add_keys(const json_t *row, ra_buf *out)
-{
-    const char *key;
-    json_t *value;
-    int n = 0;
-    json_object_foreach((json_t *)(uintptr_t)row, key, value)
-    {
-        if (n < 12) ra_buf_addf(out, "%s%.40s", n ? ", " : "", key);
-        n++;
-    }
-    if (n > 12) ra_buf_addf(out, " and %d more", n - 12);
-    if (n == 0) ra_buf_adds(out, "none");
-}
-
-/* What ra_lines_next returned is a JSON array that spans the file, as json.dump writes it. */
-static bool begins_array(const ra_line *line)
-{
-    size_t i = 0;
-    while (i < line->length && (line->text[i] == ' ' || line->text[i] == '\t')) i++;
-    return i < line->length && line->text[i] == '[';
-}
-
-/* Looks at the first rows of one file. *seen: how many there were. */
-static ra_err detect_in(ra_prefdata *data, const char *path, int *seen, ra_buf *keys)
-{
-    ra_lines *lines;
-    RA_TRY(ra_lines_open(path, data->row_limit, &lines));
-    ra_line line;
-    bool more = true;
-    ra_err err = RA_OK;
-    while (err == RA_OK && *seen < DETECT_ROWS && data->schema == RA_SCHEMA_NONE) {
-        err = ra_lines_next(lines, &line, &more);
-        if (err != RA_OK || !more) break;
-        if (*seen == 0 && !line.too_long && begins_array(&line)) {
-            err = ra_fail(RA_ERR_FORMAT, "%s:%lld: a JSON array; expected JSON Lines, one object a line (jq -c '.[]' converts)",
-                          path, (long long)line.number);
-            break;
+    ra_buf names = {0};
+    bool any = false;
+    for (int i = 0; i < data->o.n_entries; i++) {
+        data->origin[i].schema = data->o.schema;
+        data->origin[i].columns = &data->o.columns;
+        if (data->o.schema == RA_SCHEMA_NONE) {
+            ra_err err = ra_schema_detect(&data->o, i, &data->origin[i].schema, &data->origin[i].columns);
+            if (err != RA_OK) {
+                ra_buf_free(&names);
+                return err;
+            }
         }
-        ++*seen;
-        json_t *row = line.too_long ? NULL : parse(line.text, line.length, &data->space.why);
-        data->schema = row ? ra_schema_recognise(row) : RA_SCHEMA_NONE;
-        if (row && data->schema == RA_SCHEMA_NONE && data->prompts_only && ra_schema_has_prompt(row))
-            data->schema = RA_SCHEMA_PROMPTS;
-        if (json_is_object(row) && !keys->length) add_keys(row, keys);
-        json_decref(row);
+        ra_schema_kind kind = data->origin[i].schema;
+        bool new = kind != RA_SCHEMA_NONE;
+        for (int k = 0; k < i; k++) new = new && data->origin[k].schema != kind;
+        if (new) ra_buf_addf(&names, "%s%s", any ? ", " : "", ra_schema_kind_name(kind));
+        any |= kind != RA_SCHEMA_NONE;
     }
-    ra_lines_close(lines);
-    return err;
-}
-
-static ra_err detect(ra_prefdata *data)
-{
-    int seen = 0;
-    ra_buf keys = {0};
-    ra_err err = RA_OK;
-    for (int i = 0; i < data->n_paths && err == RA_OK && data->schema == RA_SCHEMA_NONE && seen < DETECT_ROWS; i++) {
-        err = detect_in(data, data->paths[i], &seen, &keys);
-    }
-    if (err == RA_OK && seen == 0) {
-        err = ra_fail(RA_ERR_DATA, "%s: no rows in the %s", data->paths[0], data->n_paths > 1 ? "files" : "file");
-    } else if (err == RA_OK && data->schema == RA_SCHEMA_NONE && !keys.length) {
-        err = ra_fail(RA_ERR_FORMAT, "%s:1: none of the first %d rows is a JSON object (%s); expected %s", data->paths[0], seen,
-                      data->space.why.length ? data->space.why.data : "another kind of value", ra_schema_accepts);
-    } else if (err == RA_OK && data->schema == RA_SCHEMA_NONE) {
-        err = ra_fail(RA_ERR_FORMAT, "%s:1: the schema is not recognised from the keys: %s; known schemas: %s%s", data->paths[0],
-                      keys.data, ra_schema_accepts, data->prompts_only ? ", or {prompt} or {messages} alone" : "");
-    }
-    ra_buf_free(&keys);
-    return err;
-}
-
-ra_err ra_prefdata_open(const char *const *paths, int n_paths, const char *schema, int64_t malformed_limit, ra_prefdata **out)
-{
-    *out = NULL;
-    if (n_paths < 1) return ra_fail(RA_ERR_ARG, "data.path: no file was given; give JSON Lines files (.jsonl or .jsonl.gz)");
-    bool prompts = strcmp(schema, "prompts") == 0;
-    ra_schema_kind kind = prompts ? RA_SCHEMA_NONE : ra_schema_kind_of(schema);
-    if (kind == RA_SCHEMA_NONE && !prompts && strcmp(schema, "auto")) {
-        return ra_fail(RA_ERR_ARG, "data.schema: '%s' is not known; give auto, pairs, hh, pku, responses or prompts", schema);
-    }
-    ra_prefdata *data = ra_calloc(1, sizeof *data);
-    data->paths = ra_calloc((size_t)n_paths, sizeof *data->paths);
-    data->n_paths = n_paths;
-    for (int i = 0; i < n_paths; i++) data->paths[i] = ra_strdup(paths[i]);
-    data->schema = kind;
-    data->prompts_only = prompts;
-    data->malformed_limit = malformed_limit;
-    data->max_rows = INT64_MAX;
-    data->row_limit = DEFAULT_ROW_LIMIT;
-    ra_err err = kind == RA_SCHEMA_NONE ? detect(data) : RA_OK;
-    if (err != RA_OK) {
-        ra_prefdata_close(data);
-        return err;
-    }
-    *out = data;
+    if (!any) return ra_fail(RA_ERR_DATA, "%s: no rows in the %s", data->o.entry[0], data->o.files.n > 1 ? "files" : "file");
+    data->schemas = names.data;
     return RA_OK;
+}
+
+ra_err ra_prefdata_open_options(ra_data_options *o, ra_prefdata **out)
+{
+    ra_prefdata *data = ra_calloc(1, sizeof *data);
+    data->o = *o;
+    data->origin = ra_calloc((size_t)o->n_entries, sizeof *data->origin);
+    ra_err err = detect_all(data);
+    *out = err == RA_OK ? data : NULL;
+    if (err != RA_OK) ra_prefdata_close(data);
+    return err;
 }
 
 void ra_prefdata_close(ra_prefdata *data)
 {
     if (!data) return;
-    ra_lines_close(data->lines);
+    ra_rowtext_close(data->text);
     json_decref(data->source);
     ra_row_space_free(&data->space);
-    for (int i = 0; i < FIRST_SHOWN; i++) {
+    ra_buf_free(&data->hashed);
+    ra_buf_free(&data->place);
+    for (int i = 0; i < RA_DATA_FIRST; i++) {
         free((char *)(uintptr_t)data->counts.why_malformed[i]);
         free((char *)(uintptr_t)data->counts.why_skipped[i]);
     }
-    for (int i = 0; i < data->n_paths; i++) free(data->paths[i]);
-    ra_free(data->paths);
+    ra_data_options_free(&data->o);
+    free(data->schemas);
+    ra_free(data->duplicate);
+    ra_free(data->origin);
     ra_free(data);
 }
 
 void ra_prefdata_set_limits(ra_prefdata *data, int64_t max_rows, int64_t max_row_bytes)
 {
-    if (max_rows > 0) data->max_rows = max_rows;
-    if (max_row_bytes > 0) data->row_limit = max_row_bytes;
+    if (max_rows > 0) data->o.max_rows = max_rows;
+    if (max_row_bytes > 0) data->o.row_limit = max_row_bytes;
 }
 
-/* The next line of the next file that has one. */
-static ra_err next_line(ra_prefdata *data, ra_line *line, bool *more)
+/* ---- the next row ---- */
+static void close_file(ra_prefdata *data)
 {
-    for (*more = false;; data->current++) {
-        if (data->current == data->n_paths || data->next_id >= data->max_rows) return RA_OK;
-        if (!data->lines) RA_TRY(ra_lines_open(data->paths[data->current], data->row_limit, &data->lines));
-        RA_TRY(ra_lines_next(data->lines, line, more));
+    ra_rowtext_close(data->text);
+    data->text = NULL;
+    data->current++;
+}
+
+/* The next row's text of the next file that has one. An entry ends at its cap. */
+static ra_err next_text(ra_prefdata *data, ra_row_bytes *text, bool *more)
+{
+    for (*more = false;;) {
+        if (data->current == data->o.files.n || data->next_id >= data->o.max_rows) return RA_OK;
+        const ra_data_file *file = &data->o.files.file[data->current];
+        if (data->origin[file->origin].drawn >= data->o.cap[file->origin]) {
+            close_file(data);
+            continue;
+        }
+        if (!data->text) RA_TRY(ra_rowtext_open(file->path, data->o.row_limit, &data->text));
+        data->is_array = ra_rowtext_is_array(data->text);
+        ra_err err = ra_rowtext_next(data->text, text, more);
+        if (err != RA_OK) return data->next_id ? ra_fail_in(err, "after row %lld", (long long)data->next_id) : err;
         if (*more) return RA_OK;
-        ra_lines_close(data->lines);
-        data->lines = NULL;
+        close_file(data);
     }
 }
 
-static ra_row_status read_row(ra_prefdata *data, const ra_line *line)
+/* Drawn by the seed and the row's number in its own entry, so that an entry before it changes nothing. */
+static bool is_drawn(const ra_prefdata *data, int entry, int64_t row)
 {
-    data->row = (ra_row){.id = data->row.id};
-    json_decref(data->source);
-    data->source = NULL;
-    if (line->too_long) {
-        return ra_row_refuse(&data->space, &data->row, RA_ROW_MALFORMED, "longer than data.row_limit = %lld bytes",
-                             (long long)data->row_limit);
+    double weight = data->o.weight[entry];
+    if (weight >= 1) return true;
+    ra_rng rng = ra_rng_make(data->o.seed, RA_STREAM_DRAW);
+    rng.counter = (uint64_t)entry << 44 ^ (uint64_t)row;
+    return ra_rng_uniform(&rng) < weight;
+}
+
+static bool is_duplicate(const ra_prefdata *data, int64_t id)
+{
+    return data->duplicate && id < data->duplicate_rows && (data->duplicate[id / 8] >> id % 8 & 1);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    static const char space[] = " \t\r\n\v\f";
+    a += strspn(a, space), b += strspn(b, space);
+    size_t n = strlen(a), m = strlen(b);
+    while (n && strchr(space, a[n - 1])) n--;
+    while (m && strchr(space, b[m - 1])) m--;
+    return n == m && memcmp(a, b, n) == 0;
+}
+
+static ra_row_status read_row(ra_prefdata *data, const ra_row_bytes *text)
+{
+    ra_row *row = &data->row;
+    if (text->too_long) {
+        return ra_row_refuse(&data->space, row, RA_PROBLEM_MALFORMED, "longer than data.row_limit = %lld bytes",
+                             (long long)data->o.row_limit);
     }
-    data->source = parse(line->text, line->length, &data->space.why);
+    data->source = ra_row_parse(text->text, text->length, &data->space.why);
     if (!data->source) {
-        data->row.why = data->space.why.data;
+        row->why = data->space.why.data;
+        row->problem = RA_PROBLEM_MALFORMED;
         return RA_ROW_MALFORMED;
     }
-    return ra_schema_read(data->schema, data->prompts_only, data->source, &data->space, &data->row);
+    ra_schema_kind kind = data->origin[row->origin].schema;
+    ra_row_status status = ra_schema_read(kind, data->o.prompts_only, data->origin[row->origin].columns, data->source,
+                                          text->length, &data->space, row);
+    if (status == RA_ROW_OK) ra_row_make_hashes(row, &data->hashed);
+    row->identical = status == RA_ROW_OK && row->chosen && same_text(row->chosen, row->rejected);
+    if (row->identical && data->o.identical != RA_KEEP_ROWS)
+        status = ra_row_refuse(&data->space, row, RA_PROBLEM_IDENTICAL, "both responses are the same");
+    if (status == RA_ROW_OK && is_duplicate(data, row->id))
+        status = ra_row_refuse(&data->space, row, RA_PROBLEM_DUPLICATE, "prompt and responses of an earlier row");
+    return status;
 }
 
-static ra_err count(ra_prefdata *data, ra_row_status status, const ra_line *line)
+/* ---- counting, and the rows that end the run ---- */
+static ra_err refuse_data(const ra_prefdata *data, const char *more)
+{
+    return ra_fail(RA_ERR_DATA, "%s:%lld: row %lld: %s; %s", data->row.file, (long long)data->row.line,
+                   (long long)data->row.id + 1, data->row.why, more);
+}
+
+/* Where there are several files a row number alone is hard to find: file and line go before the reason. */
+static void tell_place(ra_prefdata *data)
+{
+    if (data->o.files.n < 2 || data->row.problem == RA_PROBLEM_NOT_DRAWN) return;
+    const char *slash = strrchr(data->row.file, '/');
+    ra_buf_clear(&data->place);
+    ra_buf_addf(&data->place, "%s:%lld: %s", slash ? slash + 1 : data->row.file, (long long)data->row.line, data->row.why);
+    data->row.why = data->place.data;
+}
+
+static ra_err count(ra_prefdata *data, ra_row_status status)
 {
     ra_data_counts *c = &data->counts;
+    ra_row_problem problem = data->row.problem;
+    c->problem[problem]++;
     if (status == RA_ROW_OK) {
         c->used++;
         return RA_OK;
     }
     bool bad = status == RA_ROW_MALFORMED;
-    int64_t before = bad ? c->malformed++ : c->skipped++;
-    if (before < FIRST_SHOWN) {
-        (bad ? c->first_malformed : c->first_skipped)[before] = data->row.id + 1;
-        (bad ? c->why_malformed : c->why_skipped)[before] = ra_strdup(data->row.why);
+    int64_t before = bad ? c->malformed++ : c->skipped++ - c->problem[RA_PROBLEM_NOT_DRAWN];
+    if (bad && c->malformed > data->o.malformed_limit) {
+        char *more = ra_format("malformed rows: %lld, more than data.malformed_limit = %lld", (long long)c->malformed,
+                               (long long)data->o.malformed_limit);
+        ra_err err = refuse_data(data, more);
+        free(more);
+        return err;
     }
-    if (!bad || c->malformed <= data->malformed_limit) return RA_OK;
-    return ra_fail(RA_ERR_DATA, "%s:%lld: row %lld: %s; malformed rows: %lld, more than data.malformed_limit = %lld",
-                   data->paths[data->current], (long long)line->number, (long long)data->row.id + 1, data->row.why,
-                   (long long)c->malformed, (long long)data->malformed_limit);
+    if (problem == RA_PROBLEM_EMPTY && data->o.empty == RA_REFUSE_ROWS)
+        return refuse_data(data, "data.empty is error (drop leaves such rows out)");
+    if (problem == RA_PROBLEM_IDENTICAL && data->o.identical == RA_REFUSE_ROWS)
+        return refuse_data(data, "data.identical is error (drop leaves such rows out, keep uses them)");
+    tell_place(data);
+    if (problem == RA_PROBLEM_NOT_DRAWN || before >= RA_DATA_FIRST) return RA_OK;
+    (bad ? c->first_malformed : c->first_skipped)[before] = data->row.id + 1;
+    (bad ? c->why_malformed : c->why_skipped)[before] = ra_strdup(data->row.why);
+    return RA_OK;
 }
 
 ra_err ra_prefdata_next(ra_prefdata *data, int rank, int ranks, int64_t block, const ra_row **row, ra_row_status *status,
@@ -207,20 +220,27 @@ ra_err ra_prefdata_next(ra_prefdata *data, int rank, int ranks, int64_t block, c
 {
     *row = NULL;
     *status = RA_ROW_OK;
-    ra_line line;
+    ra_row_bytes text;
     for (;;) {
-        RA_TRY(next_line(data, &line, more));
+        RA_TRY(next_text(data, &text, more));
         if (!*more) return RA_OK;
         int64_t id = data->next_id++;
+        const ra_data_file *file = &data->o.files.file[data->current];
+        bool drawn = is_drawn(data, file->origin, data->origin[file->origin].rows++);
+        data->origin[file->origin].drawn += drawn;
         data->counts.rows++;
         if ((id / block) % ranks != rank) continue;
-        data->row.id = id;
-        *status = read_row(data, &line);
+        json_decref(data->source);
+        data->source = NULL;
+        data->row = (ra_row){.id = id, .file = file->path, .line = text.line, .origin = file->origin};
+        *status = drawn ? read_row(data, &text)
+                        : ra_row_refuse(&data->space, &data->row, RA_PROBLEM_NOT_DRAWN, "left out by data.weights");
         *row = &data->row;
-        return count(data, *status, &line);
+        return count(data, *status);
     }
 }
 
+/* ---- what a reader knows ---- */
 const ra_data_counts *ra_prefdata_counts(const ra_prefdata *data)
 {
     return &data->counts;
@@ -228,23 +248,96 @@ const ra_data_counts *ra_prefdata_counts(const ra_prefdata *data)
 
 const char *ra_prefdata_schema(const ra_prefdata *data)
 {
-    return ra_schema_kind_name(data->schema);
+    return data->schemas;
 }
 
-ra_err ra_prefdata_open_settings(const ra_settings *s, ra_prefdata **out)
+const char *ra_prefdata_form(const ra_prefdata *data)
 {
-    const char *const *paths;
-    int n = ra_set_list(s, "data.path", &paths);
-    RA_TRY(ra_prefdata_open(paths, n, ra_set_text(s, "data.schema"), ra_set_int(s, "data.malformed_limit"), out));
-    ra_prefdata_set_limits(*out, ra_set_int(s, "data.limit"), ra_set_int(s, "data.row_limit"));
+    return data->is_array ? "a JSON array" : "JSON Lines";
+}
+
+int ra_prefdata_origins(const ra_prefdata *data)
+{
+    return data->o.n_entries;
+}
+
+const char *ra_prefdata_origin(const ra_prefdata *data, int entry)
+{
+    return data->o.entry[entry];
+}
+
+void ra_prefdata_origin_rows(const ra_prefdata *data, int entry, int64_t *rows, int64_t *drawn)
+{
+    *rows = data->origin[entry].rows;
+    *drawn = data->origin[entry].drawn;
+}
+
+/* ---- repeated rows ---- */
+enum { ROUND = 256 };
+
+/* One round of every rank: sets the bits of this rank's repeated rows. *more: some rank has rows left. */
+static ra_err mark_round(ra_prefdata *data, const ra_comm *comm, ra_prefdata *pass, ra_duplicates *seen, int64_t *more_rows)
+{
+    ra_hash hash[ROUND];
+    int64_t id[ROUND], first[ROUND];
+    int n = 0, read = 0;
+    bool more = true;
+    ra_err err = RA_OK;
+    while (read < ROUND && more && err == RA_OK) {
+        const ra_row *row;
+        ra_row_status status;
+        err = ra_prefdata_next(pass, comm->rank, comm->size, ROUND, &row, &status, &more);
+        if (err != RA_OK || !more) break;
+        read++;
+        if (status != RA_ROW_OK) continue;
+        hash[n] = row->hash;
+        id[n++] = row->id;
+    }
+    RA_TRY(ra_comm_agree(comm, err));
+    ra_duplicates_add(seen, hash, id, n, first);
+    for (int i = 0; i < n; i++) {
+        if (first[i] == id[i]) continue;
+        int64_t bytes = id[i] / 8 + 1, had = (data->duplicate_rows + 7) / 8;
+        if (bytes > had) {
+            uint8_t *grown = ra_calloc((size_t)bytes * 2, 1);
+            if (had) memcpy(grown, data->duplicate, (size_t)had);
+            ra_free(data->duplicate);
+            data->duplicate = grown;
+            data->duplicate_rows = bytes * 16;
+        }
+        data->duplicate[id[i] / 8] |= (uint8_t)(1u << id[i] % 8);
+    }
+    *more_rows = read;
+    ra_comm_sum_i64(comm, more_rows, 1);
     return RA_OK;
 }
 
-bool ra_row_held_out(const ra_settings *s, int64_t id)
+/* Every rank gets every bit. */
+static void share_bits(ra_prefdata *data, const ra_comm *comm, int64_t rows)
 {
-    double share = ra_set_real(s, "data.held_out");
-    if (share <= 0) return false;
-    ra_rng rng = ra_rng_make((uint64_t)ra_set_int(s, "seed"), RA_STREAM_SPLIT);
-    rng.counter = (uint64_t)id;
-    return ra_rng_uniform(&rng) < share;
+    size_t bytes = (size_t)(rows + 7) / 8, had = (size_t)(data->duplicate_rows + 7) / 8;
+    uint8_t *all = ra_calloc(bytes + 1, 1);
+    if (had) memcpy(all, data->duplicate, had < bytes ? had : bytes);
+    enum { CHUNK = 1 << 24 };
+    for (size_t at = 0; at < bytes; at += CHUNK) {
+        int n = (int)(bytes - at < CHUNK ? bytes - at : CHUNK);
+        RA_MPI(MPI_Allreduce(MPI_IN_PLACE, all + at, n, MPI_UINT8_T, MPI_BOR, comm->comm));
+    }
+    ra_free(data->duplicate);
+    data->duplicate = all;
+    data->duplicate_rows = rows;
+}
+
+ra_err ra_prefdata_find_duplicates(ra_prefdata *data, const ra_settings *s, const ra_comm *comm)
+{
+    if (strcmp(ra_set_text(s, "data.duplicates"), "drop") != 0) return RA_OK;
+    ra_prefdata *pass = NULL;
+    RA_TRY(ra_comm_agree(comm, ra_prefdata_open_settings(s, &pass)));
+    ra_duplicates *seen = ra_duplicates_new(comm);
+    ra_err err = RA_OK;
+    for (int64_t left = 1; left > 0 && err == RA_OK;) err = mark_round(data, comm, pass, seen, &left);
+    if (err == RA_OK) share_bits(data, comm, ra_prefdata_counts(pass)->rows);
+    ra_duplicates_free(seen);
+    ra_prefdata_close(pass);
+    return err;
 }

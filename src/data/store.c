@@ -20,14 +20,15 @@ struct ra_store {
 
 const char *ra_sample_state_name(ra_sample_state state)
 {
-    static const char *const names[RA_SAMPLE_STATES] = {"usable", "skipped", "malformed", "empty", "too long"};
+    static const char *const names[RA_SAMPLE_STATES] = {"usable",    "skipped",   "malformed", "empty",    "too long",
+                                                        "identical", "duplicate", "unpaired",  "not drawn"};
     return (unsigned)state < RA_SAMPLE_STATES ? names[state] : "unknown";
 }
 
 const char *ra_store_row_problem(const ra_store_row *row)
 {
     if (row->state < 0 || row->state >= RA_SAMPLE_STATES) return "its state is not a known one";
-    if (row->cut < 0 || row->prompt_count < 0) return "a count is negative";
+    if (row->cut < 0 || row->prompt_count < 0 || row->origin < 0) return "a count is negative";
     for (int r = 0; r < RA_ROLES; r++) {
         if (row->count[r] < 0 || row->skip[r] < 0) return "a count is negative";
         if (row->count[r] > 0 ? row->skip[r] >= row->count[r] : row->skip[r] != 0) return "a response has nothing to score";
@@ -60,6 +61,15 @@ static ra_err read_exact(const ra_store *store, ra_h5 *file, const char *name, h
                        store->index_path, name, rank, (long long)shape[0], (long long)rows, (long long)(columns ? columns : 1));
     }
     return ra_h5_read(file, name, type, 0, -1, data);
+}
+
+static ra_err read_prompt_hashes(ra_store *store, ra_h5 *file)
+{
+    uint64_t *values = ra_alloc((size_t)store->n, sizeof *values);
+    ra_err err = read_exact(store, file, "sample/prompt_hash", H5T_NATIVE_UINT64, store->n, 0, values);
+    for (int64_t i = 0; err == RA_OK && i < store->n; i++) store->row[i].prompt_hash = values[i];
+    ra_free(values);
+    return err;
 }
 
 /* Dataset `name` into a field of the rows: `columns` int32 numbers (0: one) at byte `at` of each row. */
@@ -95,6 +105,8 @@ static ra_err read_index(ra_store *store, ra_h5 *file)
     store->block = ra_calloc((size_t)store->blocks, sizeof *store->block);
     RA_TRY(read_field(store, file, "sample/state", 0, offsetof(ra_store_row, state)));
     RA_TRY(read_field(store, file, "sample/cut", 0, offsetof(ra_store_row, cut)));
+    RA_TRY(read_field(store, file, "sample/origin", 0, offsetof(ra_store_row, origin)));
+    RA_TRY(read_prompt_hashes(store, file));
     RA_TRY(read_field(store, file, "sample/prompt_count", 0, offsetof(ra_store_row, prompt_count)));
     RA_TRY(read_field(store, file, "sample/response_count", RA_ROLES, offsetof(ra_store_row, count)));
     RA_TRY(read_field(store, file, "sample/response_skip", RA_ROLES, offsetof(ra_store_row, skip)));
@@ -272,8 +284,13 @@ ra_sample ra_store_get(const ra_store *store, int64_t id)
 {
     const ra_store_row *row = &store->row[checked(store, id)];
     const int32_t *token = tokens_of(store) + store->offset[id];
-    ra_sample sample = {
-        .id = id, .state = (ra_sample_state)row->state, .cut = row->cut, .prompt_count = row->prompt_count, .prompt = token};
+    ra_sample sample = {.id = id,
+                        .state = (ra_sample_state)row->state,
+                        .cut = row->cut,
+                        .origin = row->origin,
+                        .prompt_hash = row->prompt_hash,
+                        .prompt_count = row->prompt_count,
+                        .prompt = token};
     token += row->prompt_count;
     for (int r = 0; r < RA_ROLES; r++) {
         sample.response[r].count = row->count[r];

@@ -6,16 +6,18 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tokens.bin is little-endian and mapped as it is");
 
-enum { RA_STORE_FORMAT = 1 }; /* raised whenever older files can no longer be read */
+enum { RA_STORE_FORMAT = 2 }; /* raised whenever older files can no longer be read */
 
 #define RA_STORE_INDEX "store.h5"
 #define RA_STORE_TOKENS "tokens.bin"
 
 /* A row of the index. The tokens of a sample lie side by side: prompt, then the branches in the order of the roles. */
 typedef struct {
-    int32_t state, cut, prompt_count;
+    int32_t state, cut, prompt_count, origin;
     int32_t count[RA_ROLES], skip[RA_ROLES];
+    uint64_t prompt_hash;
 } ra_store_row;
+_Static_assert(sizeof(ra_store_row) == 48, "rows are hashed and sent as bytes: there must be no gap in them");
 
 static inline int64_t ra_store_row_tokens(const ra_store_row *row)
 {

@@ -25,6 +25,8 @@ struct ra_store_writer {
     ra_store_row *row; /* rank 0: (next_id) */
     ra_hash *block;    /* rank 0: (blocks) */
     int64_t blocks, row_capacity, block_capacity;
+    const char *const *sources; /* (n_sources) borrowed */
+    int64_t n_sources;
 };
 
 /* What every rank must know of every block of a round. */
@@ -78,11 +80,21 @@ void ra_store_abandon(ra_store_writer *w)
     free_writer(w);
 }
 
+void ra_store_note_sources(ra_store_writer *w, const char *const *lines, int64_t n)
+{
+    w->sources = lines;
+    w->n_sources = n;
+}
+
 /* ---- a round ---- */
 
 static ra_store_row row_of(const ra_sample *sample)
 {
-    ra_store_row row = {.state = sample->state, .cut = sample->cut, .prompt_count = sample->prompt_count};
+    ra_store_row row = {.state = sample->state,
+                        .cut = sample->cut,
+                        .prompt_count = sample->prompt_count,
+                        .origin = sample->origin,
+                        .prompt_hash = sample->prompt_hash};
     for (int r = 0; r < RA_ROLES; r++) {
         row.count[r] = sample->response[r].count;
         row.skip[r] = sample->response[r].skip;
@@ -208,6 +220,18 @@ static ra_err write_field(const ra_store_writer *w, ra_h5 *file, const char *nam
     return err;
 }
 
+static ra_err write_prompt_hashes(const ra_store_writer *w, ra_h5 *file)
+{
+    uint64_t *values = ra_alloc((size_t)w->next_id, sizeof *values);
+    for (int64_t i = 0; i < w->next_id; i++) values[i] = w->row[i].prompt_hash;
+    int64_t shape[1] = {w->next_id};
+    ra_err err =
+        ra_h5_write_all(file, "sample/prompt_hash", H5T_NATIVE_UINT64, 1, shape, values,
+                        "64-bit hash of the prompt without regard to case and white space: data.held_out is drawn by it", "");
+    ra_free(values);
+    return err;
+}
+
 static ra_err write_positions(const ra_store_writer *w, ra_h5 *file)
 {
     int64_t *values = ra_alloc((size_t)w->next_id, sizeof *values), shape[1] = {w->next_id}, next = 0;
@@ -229,9 +253,14 @@ static ra_err write_positions(const ra_store_writer *w, ra_h5 *file)
 static ra_err write_index(const ra_store_writer *w, ra_h5 *file, const char *const *depends_on, int64_t n, const char *used_yaml)
 {
     RA_TRY(write_positions(w, file));
-    RA_TRY(write_field(w, file, "sample/state", 0, offsetof(ra_store_row, state),
-                       "0 usable, 1 skipped, 2 malformed, 3 empty, 4 too long", ""));
+    RA_TRY(write_field(
+        w, file, "sample/state", 0, offsetof(ra_store_row, state),
+        "0 usable, 1 skipped, 2 malformed, 3 empty, 4 too long, 5 identical responses, 6 duplicate, 7 unpaired, 8 not drawn",
+        ""));
     RA_TRY(write_field(w, file, "sample/cut", 0, offsetof(ra_store_row, cut), "tokens that data.truncate took away", "tokens"));
+    RA_TRY(write_field(w, file, "sample/origin", 0, offsetof(ra_store_row, origin),
+                       "the entry of data.path the row comes from, from 0", ""));
+    RA_TRY(write_prompt_hashes(w, file));
     RA_TRY(write_field(w, file, "sample/prompt_count", 0, offsetof(ra_store_row, prompt_count),
                        "tokens that all responses of the sample have in common", "tokens"));
     RA_TRY(write_field(w, file, "sample/response_count", RA_ROLES, offsetof(ra_store_row, count),
@@ -242,6 +271,9 @@ static ra_err write_index(const ra_store_writer *w, ra_h5 *file, const char *con
     RA_TRY(ra_h5_write_all(file, "block/hash", H5T_NATIVE_UINT64, 2, shape, w->block,
                            "128-bit XXH3 (high, low) of the tokens of each block of 256 samples", ""));
     RA_TRY(ra_h5_write_strings(file, "depends_on", depends_on, n, "what the store was made from, key=value"));
+    if (w->n_sources)
+        RA_TRY(
+            ra_h5_write_strings(file, "sources", w->sources, w->n_sources, "entries of data.path and what became of their rows"));
     char text[33];
     ra_hash_text(ra_store_content_hash(w->row, w->next_id, w->block, w->blocks), text);
     RA_TRY(ra_h5_write_attr_text(file, "/", "content_hash", text));

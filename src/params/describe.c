@@ -32,7 +32,7 @@ static void add_scalar(ra_buf *out, const char *text)
 
 static void add_value(ra_buf *out, const ra_key *key, const ra_value *value)
 {
-    if (key->type != RA_KEY_LIST) {
+    if (key->type != RA_KEY_LIST && key->type != RA_KEY_MAP) {
         add_scalar(out, value->text);
         return;
     }
@@ -134,7 +134,8 @@ void ra_settings_markdown(ra_buf *out)
         "# Parameters\n\n"
         "Made from the table in `src/params/schema.c` (`make check` compares). A key is given in the YAML parameter file or as\n"
         "`key=value` on the command line, which wins. Nested maps and dotted names are the same: `train: {lr: 1e-4}` is\n"
-        "`train.lr: 1e-4`. A list is `[a, b]`, or `a,b` on the command line. Times take units (`90`, `10min`, `1h30min`,\n"
+        "`train.lr: 1e-4`. A list is `[a, b]`, or `a,b` on the command line; a map `{a: b}`, or `a=b`. Times take units (`90`, "
+        "`10min`, `1h30min`,\n"
         "`23:59:00`), sizes too (`64MiB`, `2GiB`). A run writes every value and where it came from to `used.yaml`.\n");
     for (int i = 0; i < RA_KEY_COUNT; i++) {
         const ra_key *key = &ra_schema[i];

@@ -8,6 +8,7 @@ typedef enum {
     RA_KEY_TEXT,  /* any text; read by ra_set_text */
     RA_KEY_WORD,  /* one of `words`; read by ra_set_text */
     RA_KEY_LIST,  /* one value or a list; read by ra_set_list */
+    RA_KEY_MAP,   /* names with values, name=value on the command line; read by ra_set_list as "name=value" */
     RA_KEY_BOOL,  /* true, false, yes, no, on, off; read by ra_set_bool */
     RA_KEY_INT,   /* whole number in [low, high]; read by ra_set_int */
     RA_KEY_BYTES, /* whole number of bytes, units B to TiB; read by ra_set_int */
@@ -32,7 +33,7 @@ typedef struct {
     const char *first, *title;
 } ra_section;
 
-enum { RA_KEY_COUNT = 71, RA_SECTION_COUNT = 13 };
+enum { RA_KEY_COUNT = 77, RA_SECTION_COUNT = 13 };
 extern const ra_key ra_schema[RA_KEY_COUNT];
 extern const ra_section ra_schema_sections[RA_SECTION_COUNT];
 

@@ -107,7 +107,7 @@ typedef struct {
 static void read_list(file_reader *r, const char *key, yaml_node_t *node)
 {
     int i = ra_schema_find(key);
-    if (i >= 0 && ra_schema[i].type != RA_KEY_LIST) {
+    if (i >= 0 && ra_schema[i].type != RA_KEY_LIST && ra_schema[i].type != RA_KEY_MAP) {
         ra_buf accepted = {0};
         ra_schema_accepted(&ra_schema[i], &accepted);
         ra_problem(r->problems, r->yaml->path, ra_yaml_line(node), key, "a list is not accepted; give %s", accepted.data);
@@ -131,6 +131,26 @@ static void read_list(file_reader *r, const char *key, yaml_node_t *node)
     ra_buf_free(&joined);
 }
 
+/* A map of single values as the value of a key: "name=value" items. */
+static void read_named(file_reader *r, const char *key, yaml_node_t *map)
+{
+    ra_buf joined = {0};
+    ra_buf_adds(&joined, "");
+    for (yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
+        yaml_node_t *name = ra_yaml_node(r->yaml, p->key), *value = ra_yaml_node(r->yaml, p->value);
+        const char *word = ra_yaml_text(name), *text = ra_yaml_text(value);
+        if (!word || !text || strchr(word, RA_LIST_SEPARATOR) || strchr(text, RA_LIST_SEPARATOR)) {
+            ra_problem(r->problems, r->yaml->path, ra_yaml_line(value), key, "%s is %s; give name: value with single values",
+                       word ? word : "a name", ra_yaml_kind(word ? value : name));
+            ra_buf_free(&joined);
+            return;
+        }
+        ra_buf_addf(&joined, "%c%s=%s", RA_LIST_SEPARATOR, word, text);
+    }
+    give(r->s, RA_FROM_FILE, r->yaml->path, ra_yaml_line(map), key, joined.data, r->problems);
+    ra_buf_free(&joined);
+}
+
 static void read_map(file_reader *r, const char *prefix, yaml_node_t *map, int depth);
 
 static void read_pair(file_reader *r, const char *prefix, yaml_node_t *name, yaml_node_t *value, int depth)
@@ -146,6 +166,8 @@ static void read_pair(file_reader *r, const char *prefix, yaml_node_t *name, yam
     if (value->type == YAML_MAPPING_NODE) {
         if (ra_schema_is_group(key)) {
             read_map(r, key, value, depth + 1);
+        } else if (i >= 0 && ra_schema[i].type == RA_KEY_MAP && !r->seen[i]) {
+            read_named(r, key, value);
         } else if (i >= 0) {
             ra_problem(r->problems, r->yaml->path, line, key, "a map is not accepted; it takes one value");
         } else {
@@ -238,6 +260,16 @@ ra_err ra_set_put(ra_settings *s, const char *key, const char *value)
     return ra_problems_end(&problems, RA_ERR_ARG);
 }
 
+ra_err ra_set_put_list(ra_settings *s, const char *key, const char *const *items, int n)
+{
+    ra_buf joined = {0};
+    ra_buf_adds(&joined, "");
+    for (int i = 0; i < n; i++) ra_buf_addf(&joined, "%c%s", RA_LIST_SEPARATOR, items[i]);
+    ra_err err = ra_set_put(s, key, joined.data);
+    ra_buf_free(&joined);
+    return err;
+}
+
 /* ---- reading values ---- */
 static const ra_value *value_of(const ra_settings *s, const char *key, unsigned types, const char *call)
 {
@@ -269,7 +301,7 @@ bool ra_set_bool(const ra_settings *s, const char *key)
 
 int ra_set_list(const ra_settings *s, const char *key, const char *const **items)
 {
-    const ra_value *value = value_of(s, key, 1u << RA_KEY_LIST, "ra_set_list");
+    const ra_value *value = value_of(s, key, 1u << RA_KEY_LIST | 1u << RA_KEY_MAP, "ra_set_list");
     *items = (const char *const *)value->items;
     return value->n_items;
 }

@@ -171,8 +171,13 @@ bool ra_value_parse(const ra_key *key, const char *text, ra_value *out, ra_buf *
         if (good) value.text = ra_strdup(text);
         break;
     case RA_KEY_LIST:
+    case RA_KEY_MAP:
         value.text = list_text(text);
         split_items(&value);
+        for (int i = 0; i < value.n_items && key->type == RA_KEY_MAP; i++) {
+            const char *equal = strchr(value.items[i], '=');
+            good = good && equal && equal > value.items[i] && equal[1];
+        }
         break;
     case RA_KEY_BOOL:
         value.yes = ra_word_in("true|yes|on|True|1", text);
@@ -197,6 +202,7 @@ bool ra_value_parse(const ra_key *key, const char *text, ra_value *out, ra_buf *
         break;
     }
     if (!good) {
+        ra_value_free(&value);
         refuse(key, text, problem);
         return false;
     }

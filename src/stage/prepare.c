@@ -10,6 +10,7 @@
 #include <realign/stage.h>
 #include <realign/timer.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -25,6 +26,8 @@ typedef struct {
     char **depends_on;
     int64_t n_depends_on;
     ra_tally tally;
+    ra_duplicates *rows, *prompts; /* seen so far */
+    bool drop_duplicates;
 } prepare;
 
 /* ---- what the store depends on ---- */
@@ -45,10 +48,22 @@ static ra_err depend_on_file(prepare *p, const char *path)
     return RA_OK;
 }
 
+static void depend_on_list(prepare *p, const char *key)
+{
+    const char *const *items;
+    ra_buf line = {0};
+    int n = ra_set_list(p->s, key, &items);
+    ra_buf_addf(&line, "%s=[", key);
+    for (int i = 0; i < n; i++) ra_buf_addf(&line, "%s%s", i ? ", " : "", items[i]);
+    ra_buf_adds(&line, "]");
+    depend(p, line.data);
+}
+
 static ra_err list_dependencies(prepare *p)
 {
-    static const char *const texts[] = {"data.schema", "data.truncate"};
+    static const char *const texts[] = {"data.schema", "data.truncate", "data.duplicates", "data.identical", "data.empty"};
     static const char *const numbers[] = {"data.max_tokens", "data.limit", "data.row_limit", "data.malformed_limit"};
+    static const char *const lists[] = {"data.columns", "data.weights", "data.caps"};
     const char *own = ra_tokenizer_chat_template(p->tokenizer);
     char hash[33];
     ra_hash_text(ra_hash_bytes(own, own ? strlen(own) : 0), hash);
@@ -61,10 +76,16 @@ static ra_err list_dependencies(prepare *p)
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         depend(p, ra_format("%s=%lld", numbers[i], (long long)ra_set_int(p->s, numbers[i])));
     }
-    const char *const *paths;
-    int n = ra_set_list(p->s, "data.path", &paths);
-    for (int i = 0; i < n; i++) RA_TRY(depend_on_file(p, paths[i]));
-    return RA_OK;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) depend_on_list(p, lists[i]);
+    const char *const *weights;
+    if (ra_set_list(p->s, "data.weights", &weights) > 0) depend(p, ra_format("seed=%lld", (long long)ra_set_int(p->s, "seed")));
+    char **files;
+    int n;
+    RA_TRY(ra_prefdata_list_files(p->s, &files, &n));
+    ra_err err = RA_OK;
+    for (int i = 0; i < n && err == RA_OK; i++) err = depend_on_file(p, files[i]);
+    ra_prefdata_free_files(files, n);
+    return err;
 }
 
 /* Rank 0. Is there a sound store made from the same? Otherwise `why` says what keeps it from being used. */
@@ -150,6 +171,33 @@ static ra_err read_block(prepare *p, ra_prefdata *data, ra_job *jobs, int *n)
     return RA_OK;
 }
 
+/* Collective. Which rows of this round repeat an earlier row, or its prompt alone. */
+static void find_repeats(prepare *p, ra_job *jobs, int n)
+{
+    ra_hash row[RA_STORE_BLOCK], prompt[RA_STORE_BLOCK];
+    int64_t id[RA_STORE_BLOCK], first_row[RA_STORE_BLOCK], first_prompt[RA_STORE_BLOCK];
+    ra_job *asked[RA_STORE_BLOCK];
+    int m = 0;
+    for (int i = 0; i < n; i++) {
+        if (jobs[i].sample.state != RA_SAMPLE_OK) continue;
+        row[m] = jobs[i].hash;
+        prompt[m] = (ra_hash){jobs[i].prompt_hash, jobs[i].prompt_hash};
+        id[m] = jobs[i].id;
+        asked[m++] = &jobs[i];
+    }
+    ra_duplicates_add(p->rows, row, id, m, first_row);
+    ra_duplicates_add(p->prompts, prompt, id, m, first_prompt);
+    for (int i = 0; i < m; i++) {
+        asked[i]->prompt_again = first_prompt[i] < id[i];
+        if (first_row[i] == id[i]) continue;
+        asked[i]->repeats = first_row[i];
+        if (!p->drop_duplicates) continue;
+        char why[80];
+        snprintf(why, sizeof why, "prompt and responses of row %lld", (long long)first_row[i] + 1);
+        ra_job_refuse(asked[i], RA_SAMPLE_DUPLICATE, why);
+    }
+}
+
 static ra_err run_block(prepare *p, ra_job *jobs, int n, ra_sample *samples)
 {
 #pragma omp parallel for schedule(dynamic, 4)
@@ -157,7 +205,7 @@ static ra_err run_block(prepare *p, ra_job *jobs, int n, ra_sample *samples)
     for (int i = 0; i < n; i++) {
         if (jobs[i].err != RA_OK) return ra_fail(jobs[i].err, "row %lld: %s", (long long)jobs[i].id + 1, jobs[i].why);
         samples[i] = jobs[i].sample;
-        ra_tally_add(&p->tally, &jobs[i]);
+        ra_tally_add(&p->tally, &jobs[i], ra_row_held_out(p->s, jobs[i].prompt_hash));
     }
     return RA_OK;
 }
@@ -185,8 +233,12 @@ static ra_err run_rounds(prepare *p, ra_prefdata *data, ra_store_writer *writer,
         ra_err err = ended ? RA_OK : read_block(p, data, jobs, &n);
         ended = n < RA_STORE_BLOCK;
         ra_timer_end(p->timers, "read rows");
+        RA_TRY(ra_comm_agree(p->world, err));
+        ra_timer_begin(p->timers, "find repeated rows");
+        find_repeats(p, jobs, n);
+        ra_timer_end(p->timers, "find repeated rows");
         ra_timer_begin(p->timers, "render and tokenise");
-        if (err == RA_OK) err = run_block(p, jobs, n, samples);
+        err = run_block(p, jobs, n, samples);
         ra_timer_end(p->timers, "render and tokenise");
         RA_TRY(ra_comm_agree(p->world, err));
         RA_TRY(check_totals(p, &rows));
@@ -201,24 +253,52 @@ static ra_err run_rounds(prepare *p, ra_prefdata *data, ra_store_writer *writer,
     return RA_OK;
 }
 
-static void report(const prepare *p, const char *schema, double seconds)
+static void report(const prepare *p, const char *schema, char *const *sources, double seconds)
 {
     if (p->world->rank != 0) return;
     ra_buf table = {0};
     ra_tally_print(&p->tally, seconds, &table);
+    for (int i = 0; i < p->tally.n_origins && p->tally.n_origins > 1; i++) ra_buf_addf(&table, "  %s\n", sources[i]);
     ra_info("prepare: schema %s, template %s, at most %lld tokens a sequence, longer ones: %s\n%s", schema,
             ra_template_name(p->tpl), (long long)p->rules.max_tokens, ra_set_text(p->s, "data.truncate"), table.data);
     ra_buf_free(&table);
 }
 
-static ra_err commit(prepare *p, ra_store_writer *writer)
+/* Collective. What the rows came to, as an error where nothing can be used. */
+static ra_err check_usable(const prepare *p)
 {
-    ra_buf yaml = {0};
-    ra_settings_write_yaml(p->s, &yaml);
-    ra_timer_begin(p->timers, "finish store");
-    ra_err err = ra_store_commit(writer, (const char *const *)p->depends_on, p->n_depends_on, yaml.data);
-    ra_timer_end(p->timers, "finish store");
-    ra_buf_free(&yaml);
+    const ra_tally *t = &p->tally;
+    if (t->state[RA_SAMPLE_OK] > 0) return RA_OK;
+    ra_buf counts = {0};
+    for (int i = RA_SAMPLE_OK + 1; i < RA_SAMPLE_STATES; i++) {
+        if (i > RA_SAMPLE_TOO_LONG && t->state[i] == 0) continue;
+        ra_buf_addf(&counts, "%s%lld %s", i > RA_SAMPLE_OK + 1 ? ", " : "", (long long)t->state[i],
+                    ra_sample_state_name((ra_sample_state)i));
+    }
+    ra_err err = ra_fail(RA_ERR_DATA, "prepare: none of the %lld rows can be used (%s)", (long long)t->rows, counts.data);
+    ra_buf_free(&counts);
+    return err;
+}
+
+/* Collective. Tells what the rows came to and commits the store. Frees *writer where it does. */
+static ra_err finish(prepare *p, const ra_prefdata *data, ra_store_writer **writer, double seconds)
+{
+    ra_tally_merge(&p->tally, p->world);
+    char **sources = ra_tally_sources(&p->tally, data);
+    report(p, ra_prefdata_schema(data), sources, seconds);
+    ra_err err = check_usable(p);
+    if (err == RA_OK) {
+        ra_buf yaml = {0};
+        ra_settings_write_yaml(p->s, &yaml);
+        ra_timer_begin(p->timers, "finish store");
+        ra_store_note_sources(*writer, (const char *const *)sources, p->tally.n_origins);
+        err = ra_store_commit(*writer, (const char *const *)p->depends_on, p->n_depends_on, yaml.data);
+        *writer = NULL;
+        ra_timer_end(p->timers, "finish store");
+        ra_buf_free(&yaml);
+    }
+    for (int i = 0; i < p->tally.n_origins; i++) free(sources[i]);
+    free(sources);
     return err;
 }
 
@@ -227,23 +307,16 @@ static ra_err make_store(prepare *p, ra_prefdata *data)
     double begin = ra_now();
     ra_store_writer *writer;
     RA_TRY(ra_store_create(p->dir, p->world, &writer));
+    p->rows = ra_duplicates_new(p->world);
+    p->prompts = ra_duplicates_new(p->world);
+    p->drop_duplicates = strcmp(ra_set_text(p->s, "data.duplicates"), "drop") == 0;
+    ra_tally_begin(&p->tally, ra_prefdata_origins(data));
     ra_job *jobs = ra_calloc(RA_STORE_BLOCK, sizeof *jobs);
     ra_err err = run_rounds(p, data, writer, jobs);
     for (int i = 0; i < RA_STORE_BLOCK; i++) ra_job_free(&jobs[i]);
     ra_free(jobs);
-    if (err == RA_OK) {
-        ra_tally_merge(&p->tally, p->world);
-        report(p, ra_prefdata_schema(data), ra_now() - begin);
-        if (p->tally.state[RA_SAMPLE_OK] == 0) {
-            err = ra_fail(RA_ERR_DATA,
-                          "prepare: none of the %lld rows can be used (%lld skipped, %lld malformed, %lld empty, %lld too long)",
-                          (long long)p->tally.rows, (long long)p->tally.state[RA_SAMPLE_SKIPPED],
-                          (long long)p->tally.state[RA_SAMPLE_MALFORMED], (long long)p->tally.state[RA_SAMPLE_EMPTY],
-                          (long long)p->tally.state[RA_SAMPLE_TOO_LONG]);
-        }
-    }
-    if (err == RA_OK) return commit(p, writer);
-    ra_store_abandon(writer);
+    if (err == RA_OK) err = finish(p, data, &writer, ra_now() - begin);
+    if (err != RA_OK) ra_store_abandon(writer);
     return err;
 }
 
@@ -274,6 +347,9 @@ static void close_all(prepare *p, ra_prefdata *data)
     ra_template_close(p->tpl);
     ra_tokenizer_close(p->tokenizer);
     ra_timers_free(p->timers);
+    ra_duplicates_free(p->rows);
+    ra_duplicates_free(p->prompts);
+    ra_tally_free(&p->tally);
     for (int64_t i = 0; i < p->n_depends_on; i++) free(p->depends_on[i]);
     free(p->depends_on);
     ra_free(p);

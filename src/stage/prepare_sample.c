@@ -12,6 +12,7 @@ ra_truncate ra_truncate_of(const char *word)
     if (strcmp(word, "drop") == 0) return RA_TRUNCATE_DROP;
     if (strcmp(word, "left") == 0) return RA_TRUNCATE_LEFT;
     if (strcmp(word, "right") == 0) return RA_TRUNCATE_RIGHT;
+    if (strcmp(word, "keep") == 0) return RA_TRUNCATE_KEEP;
     ra_die("data.truncate: '%s' has no meaning here", word);
 }
 
@@ -25,25 +26,46 @@ static char *keep(char **at, const char *text)
     return copy;
 }
 
-static void refuse(ra_job *job, ra_sample_state state, const char *why)
+void ra_job_refuse(ra_job *job, ra_sample_state state, const char *why)
 {
-    job->sample = (ra_sample){.id = job->id, .state = state};
+    job->sample = (ra_sample){.id = job->id, .state = state, .origin = job->origin, .prompt_hash = job->prompt_hash};
     snprintf(job->why, sizeof job->why, "%s", why);
+}
+
+static ra_sample_state state_of(ra_row_problem problem)
+{
+    switch (problem) {
+    case RA_PROBLEM_NONE: return RA_SAMPLE_OK;
+    case RA_PROBLEM_MALFORMED: return RA_SAMPLE_MALFORMED;
+    case RA_PROBLEM_DIALOGUE: return RA_SAMPLE_SKIPPED;
+    case RA_PROBLEM_EMPTY: return RA_SAMPLE_EMPTY;
+    case RA_PROBLEM_IDENTICAL: return RA_SAMPLE_IDENTICAL;
+    case RA_PROBLEM_UNPAIRED: return RA_SAMPLE_UNPAIRED;
+    case RA_PROBLEM_DUPLICATE: return RA_SAMPLE_DUPLICATE;
+    case RA_PROBLEM_NOT_DRAWN: return RA_SAMPLE_NOT_DRAWN;
+    case RA_PROBLEMS: break;
+    }
+    ra_die("problem %d of a row has no meaning", (int)problem);
 }
 
 void ra_job_begin(ra_job *job, const ra_row *row, ra_row_status status)
 {
     job->id = row->id;
+    job->origin = row->origin;
+    job->prompt_hash = row->prompt_hash;
+    job->hash = row->hash;
+    job->identical = row->identical;
+    job->over_long = job->prompt_again = false;
+    job->repeats = -1;
     job->err = RA_OK;
     job->why[0] = '\0';
     job->boundary_inside_token = false;
     job->tokenised = 0;
-    job->sample = (ra_sample){.id = row->id};
     if (status != RA_ROW_OK) {
-        refuse(job, status == RA_ROW_MALFORMED ? RA_SAMPLE_MALFORMED : RA_SAMPLE_SKIPPED,
-               row->why ? row->why : "no reason given");
+        ra_job_refuse(job, state_of(row->problem), row->why ? row->why : "no reason given");
         return;
     }
+    job->sample = (ra_sample){.id = row->id};
     const char *const response[RA_ROLES] = {row->chosen, row->rejected, row->correction};
     size_t bytes = 0;
     for (int i = 0; i < row->n_prompt; i++) bytes += strlen(row->prompt[i].role) + strlen(row->prompt[i].content) + 2;
@@ -100,7 +122,7 @@ static void cut_prompt(ra_job *job, const ra_sample_rules *rules, int64_t over)
     ra_sample *sample = &job->sample;
     int32_t head = rules->bos >= 0 && sample->prompt[0] == rules->bos;
     if (sample->prompt_count - head <= over) {
-        refuse(job, RA_SAMPLE_TOO_LONG, "nothing of the prompt would be left beside the responses within data.max_tokens");
+        ra_job_refuse(job, RA_SAMPLE_TOO_LONG, "nothing of the prompt would be left beside the responses within data.max_tokens");
         return;
     }
     sample->cut = (int32_t)over;
@@ -123,7 +145,7 @@ static void cut_responses(ra_job *job, int64_t room)
         int32_t count = sample->response[r].count;
         if (count <= room) continue;
         if (room <= sample->response[r].skip) {
-            refuse(job, RA_SAMPLE_TOO_LONG, "the prompt alone fills data.max_tokens");
+            ra_job_refuse(job, RA_SAMPLE_TOO_LONG, "the prompt alone fills data.max_tokens");
             return;
         }
         sample->cut += count - (int32_t)room;
@@ -144,10 +166,11 @@ static void fit(ra_job *job, const ra_sample_rules *rules)
     case RA_TRUNCATE_DROP:
         snprintf(why, sizeof why, "%lld tokens, more than data.max_tokens = %lld", (long long)total,
                  (long long)rules->max_tokens);
-        refuse(job, RA_SAMPLE_TOO_LONG, why);
+        ra_job_refuse(job, RA_SAMPLE_TOO_LONG, why);
         break;
     case RA_TRUNCATE_LEFT: cut_prompt(job, rules, over); break;
     case RA_TRUNCATE_RIGHT: cut_responses(job, rules->max_tokens - job->sample.prompt_count); break;
+    case RA_TRUNCATE_KEEP: job->over_long = true; break;
     }
 }
 
@@ -158,16 +181,20 @@ void ra_sample_split(const ra_branch branch[RA_ROLES], const ra_sample_rules *ru
         if (branch[r].end == 0 || !nothing) continue;
         char why[64];
         snprintf(why, sizeof why, "the %s response has no tokens", role_names[r]);
-        refuse(job, RA_SAMPLE_EMPTY, why);
+        ra_job_refuse(job, RA_SAMPLE_EMPTY, why);
         return;
     }
     int64_t common = common_prefix(branch);
     if (common == 0) {
-        refuse(job, RA_SAMPLE_EMPTY, "no prompt token stands before the responses");
+        ra_job_refuse(job, RA_SAMPLE_EMPTY, "no prompt token stands before the responses");
         return;
     }
     ra_sample *sample = &job->sample;
-    *sample = (ra_sample){.id = job->id, .prompt_count = (int32_t)common, .prompt = branch[RA_CHOSEN].id};
+    *sample = (ra_sample){.id = job->id,
+                          .origin = job->origin,
+                          .prompt_hash = job->prompt_hash,
+                          .prompt_count = (int32_t)common,
+                          .prompt = branch[RA_CHOSEN].id};
     for (int r = 0; r < RA_ROLES; r++) {
         if (branch[r].end == 0) continue;
         sample->response[r].count = (int32_t)(branch[r].end - common);
@@ -208,13 +235,13 @@ static ra_err render(ra_job *job, const ra_sample_rules *rules, int role, ra_bra
 
 void ra_job_run(ra_job *job, const ra_sample_rules *rules)
 {
-    if (!job->message) return; /* the row was refused by its reader */
+    if (job->sample.state != RA_SAMPLE_OK) return; /* the row was refused before */
     ra_branch branch[RA_ROLES] = {{0}};
     for (int r = 0; r < RA_ROLES; r++) {
         if (!job->response[r]) continue;
         ra_err err = render(job, rules, r, &branch[r]);
         if (err == RA_ERR_DATA) {
-            refuse(job, RA_SAMPLE_SKIPPED, ra_error_message());
+            ra_job_refuse(job, RA_SAMPLE_SKIPPED, ra_error_message());
             return;
         }
         if (err != RA_OK) {

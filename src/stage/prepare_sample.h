@@ -5,7 +5,7 @@
 #include <realign/store.h>
 #include <realign/tokenizer.h>
 
-typedef enum { RA_TRUNCATE_DROP, RA_TRUNCATE_LEFT, RA_TRUNCATE_RIGHT } ra_truncate;
+typedef enum { RA_TRUNCATE_DROP, RA_TRUNCATE_LEFT, RA_TRUNCATE_RIGHT, RA_TRUNCATE_KEEP } ra_truncate;
 ra_truncate ra_truncate_of(const char *word); /* a word of data.truncate */
 
 typedef struct {
@@ -26,6 +26,9 @@ typedef struct {
 /* A row that outlives its reader, and the sample made from it. */
 typedef struct {
     int64_t id;
+    int origin;
+    uint64_t prompt_hash;
+    ra_hash hash; /* of prompt and responses */
     int n_prompt;
     ra_message *message; /* (n_prompt + 1): the last one is for the response */
     const char *response[RA_ROLES];
@@ -35,6 +38,10 @@ typedef struct {
     ra_rendered rendered[RA_ROLES];
     int32_t *kept_prompt; /* where the prompt was cut after its BOS; else NULL */
     bool boundary_inside_token;
+    bool over_long;    /* kept though longer than max_tokens */
+    int64_t repeats;   /* the row with the same prompt and responses; -1: none comes before */
+    bool identical;    /* both responses are the same text */
+    bool prompt_again; /* an earlier row has the prompt */
     int64_t tokenised; /* tokens of all renderings */
     char why[200];     /* the sample's state is not usable, or `err` is a failure */
     ra_err err;
@@ -42,7 +49,9 @@ typedef struct {
 
 /* Copies what the sample needs of `row`; for a row that is not RA_ROW_OK the sample is finished at once. */
 void ra_job_begin(ra_job *job, const ra_row *row, ra_row_status status);
-/* Renders and tokenises. May run in any thread; a failure is left in job->err and job->why. */
+/* The sample cannot be used after all. */
+void ra_job_refuse(ra_job *job, ra_sample_state state, const char *why);
+/* Renders and tokenises, where the sample is not finished yet. May run in any thread; a failure is left in job->err and job->why. */
 void ra_job_run(ra_job *job, const ra_sample_rules *rules);
 /* Frees what the row needed; memory for renderings is kept for the next one. */
 void ra_job_end(ra_job *job);

@@ -1,4 +1,5 @@
-/* Prompts of the evaluation. */
+/* Prompts of the evaluation: those of a file of their own, each row one; or the held-out prompts of the preference data, each once, as several rows may share a
+ * prompt. */
 #include "responses.h"
 
 #include <realign/hash.h>
@@ -30,12 +31,24 @@ static ra_err open_rows(const ra_settings *s, ra_prefdata **out)
     return ra_prefdata_open_settings(s, out);
 }
 
+/* Not collective: every rank reads all rows. Is this the first row with its prompt? */
+static bool is_first(ra_duplicates *seen, const ra_row *row)
+{
+    ra_hash hash = {row->prompt_hash, row->prompt_hash};
+    int64_t first;
+    ra_duplicates_add(seen, &hash, &row->id, 1, &first);
+    return first == row->id;
+}
+
 static ra_err read_all(const ra_settings *s, ra_prompts *p)
 {
+    const ra_comm alone = {MPI_COMM_SELF, 0, 1};
     bool held_out = !*ra_set_text(s, "eval.path");
     int64_t limit = ra_set_int(s, "eval.limit");
     ra_prefdata *data = NULL;
     RA_TRY(open_rows(s, &data));
+    ra_duplicates *seen = ra_duplicates_new(&alone);
+    int64_t repeated = 0;
     ra_err err = RA_OK;
     bool more = true;
     while (more && (limit == 0 || p->n < limit)) {
@@ -43,13 +56,21 @@ static ra_err read_all(const ra_settings *s, ra_prompts *p)
         ra_row_status status;
         err = ra_prefdata_next(data, 0, 1, 1, &row, &status, &more);
         if (err != RA_OK) break;
-        if (more && status == RA_ROW_OK && (!held_out || ra_row_held_out(s, row->id))) add_prompt(p, row);
+        if (!more || status != RA_ROW_OK || (held_out && !ra_row_held_out(s, row->prompt_hash))) continue;
+        if (!held_out || is_first(seen, row)) {
+            add_prompt(p, row);
+        } else {
+            repeated++;
+        }
     }
     const ra_data_counts *c = ra_prefdata_counts(data);
     if (err == RA_OK && c->skipped + c->malformed > 0) {
         ra_info("evaluation prompts: %lld rows left out as malformed, %lld as unusable; the first: %s", (long long)c->malformed,
                 (long long)c->skipped, c->malformed ? c->why_malformed[0] : c->why_skipped[0]);
     }
+    if (err == RA_OK && repeated)
+        ra_info("evaluation prompts: %lld held-out rows repeat the prompt of an earlier one", (long long)repeated);
+    ra_duplicates_free(seen);
     ra_prefdata_close(data);
     if (err == RA_OK && p->n == 0) {
         err = ra_fail(RA_ERR_DATA, "%s: no usable prompt", held_out ? "data.held_out" : ra_set_text(s, "eval.path"));

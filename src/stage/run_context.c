@@ -115,7 +115,8 @@ static ra_err open_all(ra_run *run)
         RA_TRY(read_triage(run));
     }
     for (int64_t i = 0; i < run->n; i++) {
-        if (ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, i)) run->action[i] = RA_ACTION_NONE;
+        if (ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, ra_store_get(run->store, i).prompt_hash))
+            run->action[i] = RA_ACTION_NONE;
     }
     measure(run);
     struct {

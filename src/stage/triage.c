@@ -28,35 +28,9 @@ typedef struct {
 } triage;
 
 /* ---- what the result depends on ---- */
-/* Collective. Content of all files; the files are shared among the ranks. */
-static ra_err hash_data(triage *t)
-{
-    const char *const *paths;
-    int n = ra_set_list(t->s, "data.path", &paths);
-    int64_t *parts = ra_calloc((size_t)n * 2, sizeof *parts);
-    ra_err err = RA_OK;
-    for (int i = t->world->rank; i < n && err == RA_OK; i += t->world->size) {
-        ra_hash hash;
-        err = ra_hash_file(paths[i], &hash);
-        if (err != RA_OK) break;
-        memcpy(&parts[2 * i], &hash.high, sizeof hash.high);
-        memcpy(&parts[2 * i + 1], &hash.low, sizeof hash.low);
-    }
-    err = ra_comm_agree(t->world, err);
-    if (err == RA_OK) {
-        ra_comm_sum_i64(t->world, parts, 2 * (int64_t)n); /* one rank has each, the others 0 */
-        ra_hash_text(ra_hash_bytes(parts, (size_t)n * 2 * sizeof *parts), t->data_hash);
-    }
-    ra_free(parts);
-    return err;
-}
-
 static void make_key(triage *t)
 {
-    static const char *const data[] = {"data.schema", "data.limit", "data.malformed_limit", "data.row_limit", "data.held_out"},
-                             *const seed[] = {"seed"};
-    uint64_t keys = ra_settings_hash(t->s, data, sizeof data / sizeof *data);
-    if (ra_set_real(t->s, "data.held_out") > 0) keys ^= ra_settings_hash(t->s, seed, 1);
+    uint64_t keys = ra_prefdata_settings_hash(t->s);
     t->key = ra_format("data %s, policy %016" PRIx64 ", keys %016" PRIx64, t->data_hash, ra_oracle_hash(t->oracle), keys);
 }
 
@@ -109,7 +83,7 @@ static ra_err judge_row(triage *t, const ra_row *row, ra_triage_row *out)
     out->rule_w = verdict[0].rule;
     out->rule_l = verdict[1].rule;
     out->category = ra_category_index(&t->categories, row->category);
-    bool held_out = ra_row_held_out(t->s, row->id);
+    bool held_out = ra_row_held_out(t->s, row->prompt_hash);
     ra_action action = held_out ? RA_ACTION_NONE : ra_triage_action(out->c_w, out->c_l);
     out->action = (int8_t)action;
     out->state = held_out ? RA_TRIAGE_HELD_OUT : action == RA_ACTION_NONE ? RA_TRIAGE_UNDECIDED : RA_TRIAGE_USED;
@@ -258,6 +232,7 @@ static ra_err open_inputs(triage *t)
 
 static ra_err make(triage *t)
 {
+    RA_TRY(ra_prefdata_find_duplicates(t->data, t->s, t->world));
     RA_TRY(ra_comm_agree(t->world, judge_all(t)));
     int64_t total = ra_prefdata_counts(t->data)->rows;
     ra_progress(1, "triage: %lld rows read", (long long)total);
@@ -298,7 +273,7 @@ ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world)
     bool reused = false;
     ra_timer_begin(timers, "triage");
     ra_err err = ra_comm_agree(world, open_inputs(t));
-    if (err == RA_OK) err = hash_data(t);
+    if (err == RA_OK) err = ra_prefdata_hash_files(s, world, t->data_hash);
     if (err == RA_OK) make_key(t);
     if (err == RA_OK) err = try_reuse(t, &reused);
     if (err == RA_OK && !reused) err = make(t);

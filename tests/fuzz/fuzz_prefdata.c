@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <realign/file.h>
 #include <realign/mem.h>
 #include <realign/oracle.h>
 #include <realign/rng.h>
@@ -32,6 +33,15 @@ static const char *const rows[] = {
     "true, "
     "\"safer_response_id\": 1, \"better_response_id\": 0, \"response_0_harm_category\": {\"Drugs\": true}, "
     "\"response_0_severity_level\": 2}\n",
+    "{\"conversations\": [{\"from\": \"system\", \"value\": \"s\"}, {\"from\": \"human\", \"value\": \"q\"}], \"chosen\": "
+    "{\"from\": \"gpt\", "
+    "\"value\": \"a\"}, \"rejected\": \"b\", \"system\": \"t\"}\n",
+    "{\"instruction\": \"i\", \"input\": \"j\", \"history\": [[\"x\", \"y\"]], \"chosen\": [{\"role\": \"assistant\", "
+    "\"content\": "
+    "[{\"type\": \"text\", \"text\": \"a\"}, {\"type\": \"text\", \"text\": \"b\"}]}], \"rejected\": \"c\"}\n",
+    "{\"question\": \"q\", \"response_j\": \"a\", \"response_k\": \"\\u00a0b\"}\n",
+    "{\"prompt\": \"q\", \"completion\": \"a\", \"label\": false}\n",
+    "{\"chosen\": \"be kind\\n\\nHuman: q\\n\\nAssistant: a\", \"rejected\": \"be kind\\n\\nHuman: q\\n\\nAssistant: b\"}\n",
     "{\"prompt\": \"\\n\\nHuman: q\\n\\nAssistant:\", \"response\": [\"a\", \"\\u00e9\\ud83d\\ude00\"], \"better\": 1}\n",
 };
 
@@ -162,6 +172,49 @@ static void read_all(const char *path, const char *schema, ra_oracle *oracle)
     ra_prefdata_close(data);
 }
 
+/* A string that is longer than a row may be, brackets that nest deeper than they may, a NUL. */
+static void add_monster(ra_rng *rng, ra_buf *file)
+{
+    static const char *const parts[] = {"x", "[", "{\"a\":", "\\", "]}"};
+    const char *part = parts[ra_rng_below(rng, 5)];
+    ra_buf_adds(file, ra_rng_below(rng, 2) ? "{\"prompt\": \"" : "");
+    for (uint64_t n = ra_rng_below(rng, 9000); n > 0; n--) ra_buf_adds(file, part);
+    if (ra_rng_below(rng, 2)) ra_buf_add(file, "\0\n", 2);
+}
+
+/* The rows as an array, with a comma or two too many or too few. */
+static void make_array(ra_rng *rng, ra_buf *file)
+{
+    ra_buf array = {0};
+    ra_buf_adds(&array, ra_rng_below(rng, 4) ? "[" : "\xef\xbb\xbf\r\n [");
+    for (size_t i = 0; i < file->length; i++) {
+        bool end = file->data[i] == '\n';
+        ra_buf_add(&array, end && ra_rng_below(rng, 8) ? "," : &file->data[i], 1);
+    }
+    ra_buf_adds(&array, ra_rng_below(rng, 8) ? "]\n" : "");
+    ra_buf_free(file);
+    *file = array;
+}
+
+/* Writes rows.jsonl plain or packed; packed files are cut or damaged now and then. */
+static void write_form(ra_rng *rng, ra_buf *file)
+{
+    if (!ra_rng_below(rng, 16)) add_monster(rng, file);
+    if (!ra_rng_below(rng, 3)) make_array(rng, file);
+    uint64_t form = ra_rng_below(rng, 8);
+    char *path = form == 0   ? textfile_write_gz("rows.jsonl", file->data, file->length)
+                 : form == 1 ? textfile_write_zst("rows.jsonl", file->data, file->length)
+                             : textfile_write("rows.jsonl", file->data, file->length);
+    ra_buf packed = {0};
+    if (form < 2 && ra_rng_below(rng, 2) && ra_file_read(path, &packed) == RA_OK && packed.length > 8) {
+        if (ra_rng_below(rng, 2)) packed.length -= 1 + (size_t)ra_rng_below(rng, packed.length / 2);
+        packed.data[ra_rng_below(rng, packed.length)] = (char)ra_rng_u32(rng);
+        free(textfile_write("rows.jsonl", packed.data, packed.length));
+    }
+    ra_buf_free(&packed);
+    free(path);
+}
+
 static void test_rows(void **state)
 {
     (void)state;
@@ -171,7 +224,8 @@ static void test_rows(void **state)
     assert_int_equal(ra_oracle_open("auto", rules, &oracle), RA_OK);
     ra_buf text = {0}, file = {0};
     enum { ROWS = sizeof rows / sizeof *rows };
-    static const char *const schemas[] = {"auto", "prompts", "pairs", "hh", "pku", "responses"};
+    static const char *const schemas[] = {"auto",      "prompts",  "pairs",         "hh",      "pku",
+                                          "responses", "sharegpt", "stackexchange", "labelled"};
     int runs = 0;
     for (double end = ra_now() + 0.5 * seconds(); ra_now() < end; runs++) {
         ra_buf_clear(&file);
@@ -180,9 +234,8 @@ static void test_rows(void **state)
             mutate(&rng, rows[ra_rng_below(&rng, 4) ? kind : ra_rng_below(&rng, ROWS)], &text);
             ra_buf_add(&file, text.data, text.length);
         }
-        free(ra_rng_below(&rng, 8) ? textfile_write("rows.jsonl", file.data, file.length)
-                                   : textfile_write_gz("rows.jsonl", file.data, file.length));
-        read_all(path, schemas[ra_rng_below(&rng, 3) ? 0 : ra_rng_below(&rng, 6)], oracle);
+        write_form(&rng, &file);
+        read_all(path, schemas[ra_rng_below(&rng, 3) ? 0 : ra_rng_below(&rng, 9)], oracle);
     }
     printf("# %d files\n", runs);
     assert_true(runs > 20);

@@ -1,6 +1,7 @@
 /* prepare on any number of ranks: the same files as on one, ids as the template gives them, nothing dropped in silence, stores reused only where nothing changed. */
 #include "support/support.h"
 #include <realign/file.h>
+#include <realign/h5.h>
 #include <realign/mem.h>
 #include <realign/settings.h>
 #include <realign/stage.h>
@@ -131,10 +132,10 @@ static const char *compare_stores(const char *dir_a, const char *dir_b)
 /* Every way to truncate: the files of these ranks are the files of one. */
 static const char *test_same_on_any_rank_count(const ra_comm *world)
 {
-    static const char *const words[] = {"drop", "left", "right"};
+    static const char *const words[] = {"drop", "left", "right", "keep"};
     setup up = begin(world);
     ra_comm alone = {MPI_COMM_SELF, 0, 1};
-    for (int i = 0; up.model && i < 3; i++) {
+    for (int i = 0; up.model && i < 4; i++) {
         char *together = ra_format("%s/together-%s", up.dir, words[i]), *single = ra_format("%s/single-%s", up.dir, words[i]);
         MPI_EXPECT_OK(ra_set_put(up.s, "data.truncate", words[i]));
         MPI_EXPECT_OK(ra_set_put(up.s, "run.dir", together));
@@ -321,6 +322,52 @@ static const char *test_reuse(const ra_comm *world)
     return NULL;
 }
 
+/* Rows that repeat an earlier one, across blocks and ranks: the lowest id stays. triage leaves out the same ones. */
+static const char *test_duplicates(const ra_comm *world)
+{
+    setup up = begin(world);
+    if (!up.model) return NULL;
+    char *policy = ra_path_join(up.dir, "policy.yaml");
+    if (world->rank == 0) {
+        static const char rules[] = "name: p\nrules:\n  - {name: r, require: {words: {max: 3}}}\n";
+        ra_buf text = {0};
+        for (int64_t row = 0; row < ROWS; row++) { /* row i says what row i % 700 does; every tenth has another response */
+            ra_buf_addf(&text, "{\"prompt\": \"number %d\", \"chosen\": \"%s\", \"rejected\": \"no\"}\n", (int)(row % 700),
+                        row >= 700 && row % 10 == 0 ? "yes" : "perhaps");
+        }
+        MPI_EXPECT_OK(ra_file_write(up.data, text.data, text.length));
+        MPI_EXPECT_OK(ra_file_write(policy, rules, strlen(rules)));
+        ra_buf_free(&text);
+    }
+    MPI_EXPECT_OK(ra_set_put(up.s, "data.duplicates", "drop"));
+    MPI_EXPECT_OK(ra_set_put(up.s, "policy", policy));
+    RA_MPI(MPI_Barrier(world->comm));
+    MPI_EXPECT_OK(ra_stage_prepare(up.s, world));
+    MPI_EXPECT_OK(ra_stage_triage(up.s, world));
+    ra_store *store;
+    ra_h5 *h5;
+    int8_t action[ROWS];
+    char *path = ra_path_join(up.dir, "triage.h5");
+    MPI_EXPECT_OK(ra_store_open(up.dir, &store));
+    MPI_EXPECT_OK(ra_h5_open(path, NULL, &h5));
+    MPI_EXPECT_OK(ra_h5_read(h5, "action", H5T_NATIVE_INT8, 0, -1, action));
+    uint64_t hash = ra_store_get(store, 3).prompt_hash;
+    MPI_EXPECT(hash != 0 && hash == ra_store_get(store, 703).prompt_hash && hash != ra_store_get(store, 4).prompt_hash,
+               "prompt hashes");
+    for (int64_t id = 0; id < ROWS; id++) {
+        bool first = id < 700 || (id % 10 == 0 && id < 1400);
+        MPI_EXPECT((ra_store_state(store, id) == RA_SAMPLE_OK) == first, "row %lld is %s", (long long)id,
+                   ra_sample_state_name(ra_store_state(store, id)));
+        MPI_EXPECT((action[id] >= 0) == first, "triage uses row %lld: %d", (long long)id, action[id] >= 0);
+    }
+    ra_h5_close(h5);
+    ra_store_close(store);
+    free(path);
+    free(policy);
+    end(world, &up);
+    return NULL;
+}
+
 /* Failures come to every rank with the same words, and leave no store behind. */
 static const char *test_refusals(const ra_comm *world)
 {
@@ -351,6 +398,7 @@ int main(int argc, char **argv)
         {"ids of the template, states of the rows", test_ids_and_states},
         {"truncation", test_truncation},
         {"reuse", test_reuse},
+        {"rows that repeat an earlier one", test_duplicates},
         {"refusals", test_refusals},
     };
     char *model = model_path();

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <zstd.h>
 
 static char folder[256];
 
@@ -51,6 +52,23 @@ char *textfile_write_gz(const char *name, const void *bytes, size_t n)
         fprintf(stderr, "cannot write %s\n", path);
         exit(1);
     }
+    return path;
+}
+
+char *textfile_write_zst(const char *name, const void *bytes, size_t n)
+{
+    size_t room = ZSTD_compressBound(n);
+    char *packed = ra_alloc(room, 1);
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1); /* as the command line tool does */
+    size_t length = ZSTD_compress2(context, packed, room, bytes, n);
+    ZSTD_freeCCtx(context);
+    if (ZSTD_isError(length)) {
+        fprintf(stderr, "cannot pack %s\n", name);
+        exit(1);
+    }
+    char *path = textfile_write(name, packed, length);
+    ra_free(packed);
     return path;
 }
 

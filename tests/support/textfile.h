@@ -9,6 +9,7 @@ char *textfile_path(const char *name);
 char *textfile_write(const char *name, const void *bytes, size_t n);
 char *textfile_write_text(const char *name, const char *text);
 char *textfile_write_gz(const char *name, const void *bytes, size_t n);
+char *textfile_write_zst(const char *name, const void *bytes, size_t n); /* one frame */
 /* The path of a shared file ($REALIGN_SHARED, or ../shared), or NULL with a line on stderr where it is absent. Free with free. */
 char *textfile_shared(const char *name);
 /* cmocka group teardown: removes the folder. */

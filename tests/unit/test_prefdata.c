@@ -156,8 +156,8 @@ static void test_pair_refusals(void **state)
             "`chosen[0]` is a number; expected {\"role\"");
     refused("pairs", "{\"prompt\": [{\"role\": \"user\"}], \"chosen\": \"a\", \"rejected\": \"b\"}", bad,
             "`prompt[0]` is an object without");
-    refused("pairs", "{\"prompt\": [" M("bot", "x") "], \"chosen\": \"a\", \"rejected\": \"b\"}", bad,
-            "`prompt[0].role` is 'bot'; expected system, user or assistant");
+    refused("pairs", "{\"prompt\": [" M("robot", "x") "], \"chosen\": \"a\", \"rejected\": \"b\"}", bad,
+            "`prompt[0]` has the role 'robot'; expected system, user (human) or assistant (gpt)");
     refused("pairs", "{\"prompt\": \"p\", \"chosen\": [" M("user", "x") "], \"rejected\": \"b\"}", skip,
             "`chosen` does not end with an assistant message");
     refused(
@@ -177,13 +177,15 @@ static void test_pair_refusals(void **state)
             "`correction` is a list");
     refused("pairs", "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"", bad, "not JSON: ");
     refused("pairs", "{\"prompt\": \"p\"} trailing", bad, "not JSON: end of file expected");
-    refused("pairs", "[1]", bad, "the row is a list; expected an object");
+    refused("pairs", "[1]", bad, "the row is a number; expected an object"); /* an array of one row */
+    refused("pairs", "[[1]]", bad, "the row is a list; expected an object");
     refused("pairs", "{\"prompt\": \"\xff\", \"chosen\": \"a\", \"rejected\": \"b\"}", bad,
             "not JSON: unable to decode byte 0xff");
     refused("pairs", "{\"prompt\": \"\\u0000\", \"chosen\": \"a\", \"rejected\": \"b\"}", bad,
             "not JSON: \\u0000 is not allowed");
     refused("pairs", "{\"prompt\": \"secret words", bad, "not JSON: premature end of input");
     ra_buf deep = {0}; /* deeper than jansson follows */
+    ra_buf_adds(&deep, "{\"prompt\": ");
     for (int i = 0; i < 100000; i++) ra_buf_adds(&deep, "[");
     refused("pairs", deep.data, bad, "not JSON: maximum parsing depth reached");
     ra_buf_free(&deep);
@@ -298,7 +300,7 @@ static void test_pku(void **state)
             "`safer_response_id` is another number; expected 0 or 1");
     refused("pku", PKU("true", "true", ", \"safer_response_id\": \"1\""), bad, "`safer_response_id` is a string");
     refused("pku", PKU("1", "true", ""), bad, "`is_response_0_safe` is a number; expected true or false");
-    refused("pku", "{\"prompt\": \"p\", \"response_0\": \"x\"}", bad, "`is_response_0_safe` is missing");
+    refused("pku", "{\"prompt\": \"p\", \"response_0\": \"x\"}", bad, "`response_1` is missing; expected a string");
 }
 
 static void test_responses(void **state)
@@ -355,21 +357,19 @@ static void test_files_refused(void **state)
 {
     (void)state;
     fails("/nonexistent/rows.jsonl", "auto", RA_ERR_IO, "No such file");
-    fails("/tmp", "auto", RA_ERR_IO, "a directory; give JSON Lines files");
+
     char *pipe_path = textfile_path("pipe"); /* would lose what was read to recognise the schema */
     assert_int_equal(mkfifo(pipe_path, 0600), 0);
     fails(pipe_path, "auto", RA_ERR_IO, "a pipe or device; every rank and stage reads the data anew");
     free(pipe_path);
     fails_text("", RA_ERR_DATA, "no rows in the file");
     fails_text("\n \n", RA_ERR_DATA, "no rows in the file");
-    fails_text("[{\"prompt\": \"p\"}]", RA_ERR_FORMAT, ":1: a JSON array; expected JSON Lines, one object a line");
-    fails_text("  [\n", RA_ERR_FORMAT, "a JSON array");
     fails_text("{\"a\": 1, \"b\": 2}\n", RA_ERR_FORMAT,
                "the schema is not recognised from the keys: a, b; known schemas: pairs {prompt");
     fails_text("{}\n", RA_ERR_FORMAT, "from the keys: none");
     fails_text("hello\n", RA_ERR_FORMAT, "none of the first 1 rows is a JSON object (not JSON");
     fails_text("3\n4\n", RA_ERR_FORMAT, "none of the first 2 rows is a JSON object (another kind of value)");
-    fails_text("\x28\xb5\x2f\xfd....", RA_ERR_UNSUPPORTED, "zstd-compressed; decompress it");
+    fails_text("\x28\xb5\x2f\xfd....", RA_ERR_IO, "damaged zstd data");
     fails_text("PAR1....", RA_ERR_UNSUPPORTED, "Parquet; convert it to JSON Lines");
     fails_text("\xff\xfe{", RA_ERR_UNSUPPORTED, "UTF-16");
     fails_text("{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}\n\noops\n", RA_ERR_DATA,
@@ -383,7 +383,9 @@ static void test_schema_name_refused(void **state)
     const char *path = "x";
     ra_prefdata *data;
     assert_int_equal(ra_prefdata_open(&path, 1, "pair", 0, &data), RA_ERR_ARG);
-    assert_in(ra_error_message(), "data.schema: 'pair' is not known; give auto, pairs, hh, pku, responses or prompts");
+    assert_in(
+        ra_error_message(),
+        "data.schema: 'pair' is not known; give auto, pairs, hh, pku, responses, sharegpt, stackexchange, labelled or prompts");
     assert_int_equal(ra_prefdata_open(NULL, 0, "auto", 0, &data), RA_ERR_ARG);
     assert_in(ra_error_message(), "data.path: no file was given");
 }
@@ -468,7 +470,7 @@ static void test_shares_and_gzip(void **state)
         err = ra_prefdata_next(data, 0, 1, 1, &row, &status, &more);
     }
     assert_int_equal(err, RA_ERR_IO);
-    assert_in(ra_error_message(), "cut.jsonl.gz: damaged or incomplete gzip data after line");
+    assert_in(ra_error_message(), "cut.jsonl.gz: damaged or incomplete gzip data");
     ra_prefdata_close(data);
     free(cut);
 
@@ -482,7 +484,7 @@ static void test_shares_and_gzip(void **state)
         assert_int_equal(row->id, rows++);
         if (row->id == 100) {
             assert_int_equal(status, RA_ROW_MALFORMED);
-            assert_string_equal(row->why, "longer than data.row_limit = 1048576 bytes");
+            assert_string_equal(row->why, "many.jsonl:107: longer than data.row_limit = 1048576 bytes");
         } else if (status == RA_ROW_OK) {
             assert_int_equal(strtol(row->prompt_text + 1, NULL, 10), row->id % ROWS);
         }
@@ -514,7 +516,7 @@ static void test_row_limit_at_the_end(void **state)
     free(path);
 }
 
-static void test_settings_and_split(void **state)
+static void test_settings(void **state)
 {
     (void)state;
     char *path = textfile_write_text("s.jsonl", "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}\n{}\n{}\n");
@@ -531,15 +533,6 @@ static void test_settings_and_split(void **state)
     ra_prefdata_close(data);
     free(path);
 
-    assert_false(ra_row_held_out(s, 3));
-    assert_int_equal(ra_set_put(s, "data.held_out", "0.25"), RA_OK);
-    int held = 0, changed = 0;
-    bool before[4000];
-    for (int i = 0; i < 4000; i++) held += before[i] = ra_row_held_out(s, i);
-    assert_in_range(held, 900, 1100); /* 1000 +- 3.6 standard deviations */
-    assert_int_equal(ra_set_put(s, "seed", "2"), RA_OK);
-    for (int i = 0; i < 4000; i++) changed += before[i] != ra_row_held_out(s, i);
-    assert_true(changed > 1000);
     ra_settings_free(s);
 }
 
@@ -588,7 +581,7 @@ int main(void)
         cmocka_unit_test(test_schema_name_refused),
         cmocka_unit_test(test_shares_and_gzip),
         cmocka_unit_test(test_row_limit_at_the_end),
-        cmocka_unit_test(test_settings_and_split),
+        cmocka_unit_test(test_settings),
         cmocka_unit_test(test_shared_hh),
         cmocka_unit_test(test_shared_pairs),
         cmocka_unit_test(test_shared_full_schema),

@@ -135,6 +135,11 @@ static void test_truncation(void **state)
     assert_int_equal(job.sample.prompt_count + job.sample.response[RA_CHOSEN].count, 0);
     assert_non_null(strstr(job.why, "8 tokens"));
 
+    job = split(b, 5, RA_TRUNCATE_KEEP);
+    assert_true(job.over_long && job.sample.state == RA_SAMPLE_OK && job.sample.cut == 0);
+    assert_int_equal(job.sample.prompt_count + job.sample.response[RA_CHOSEN].count, 8);
+    assert_false(split(b, 8, RA_TRUNCATE_KEEP).over_long);
+
     job = split(b, 6, RA_TRUNCATE_LEFT);
     assert_int_equal(job.sample.state, RA_SAMPLE_OK);
     assert_int_equal(job.sample.cut, 2);
