@@ -2,50 +2,57 @@
  * values and query heads, so tasks share nothing and every sum has one order. What a row may see comes as ranges of columns, the prefix in the cache first, then
  * its segments; sums run range by range, so that they do not depend on what else the tree holds. All inner work is float32 products on small packed copies. */
 
-typedef cpu_v16 v16;
+/* A tile of C is TILE_ROWS rows and two vectors: as much as stays in registers, 32 of sixteen floats or 16 of eight. */
+#if defined __AVX512F__
+enum { LANES = 16, TILE_ROWS = 8 };
+#else
+enum { LANES = 8, TILE_ROWS = 4 };
+#endif
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* C[m][0..n) = or += sum_k a[m * rsa + k * csa] B[k][0..n), n a multiple of 16. MR rows and two vectors of C stay in registers. */
-#define TILE(MR, NV)                                                                                                             \
-    static inline __attribute__((always_inline)) void tile_##MR##_##NV(                                                          \
-        int64_t k_count, const float *a, int64_t rsa, int64_t csa, const float *B, int64_t ldb, bool add, float *C, int64_t ldc) \
-    {                                                                                                                            \
-        v16 acc[MR][NV];                                                                                                         \
-        for (int i = 0; i < MR; i++)                                                                                             \
-            for (int j = 0; j < NV; j++) acc[i][j] = add ? *(const v16 *)(C + i * ldc + 16 * j) : (v16){0};                      \
-        for (int64_t k = 0; k < k_count; k++) {                                                                                  \
-            v16 bk[NV];                                                                                                          \
-            for (int j = 0; j < NV; j++) bk[j] = *(const v16 *)(B + k * ldb + 16 * j);                                           \
-            for (int i = 0; i < MR; i++) {                                                                                       \
-                float s = a[i * rsa + k * csa];                                                                                  \
-                for (int j = 0; j < NV; j++) acc[i][j] += s * bk[j];                                                             \
-            }                                                                                                                    \
-        }                                                                                                                        \
-        for (int i = 0; i < MR; i++)                                                                                             \
-            for (int j = 0; j < NV; j++) *(v16 *)(C + i * ldc + 16 * j) = acc[i][j];                                             \
+/* C[m][0..n) = or += sum_k a[m * rsa + k * csa] B[k][0..n) for MR rows and NV vectors */
+#define TILE(NAME, MR, NV)                                                                                               \
+    static inline __attribute__((always_inline)) void NAME(int64_t k_count, const float *a, int64_t rsa, int64_t csa,    \
+                                                           const float *B, int64_t ldb, bool add, float *C, int64_t ldc) \
+    {                                                                                                                    \
+        lanes acc[MR][NV];                                                                                               \
+        for (int i = 0; i < MR; i++)                                                                                     \
+            for (int j = 0; j < NV; j++) acc[i][j] = add ? *(const lanes *)(C + i * ldc + LANES * j) : (lanes){0};       \
+        for (int64_t k = 0; k < k_count; k++) {                                                                          \
+            lanes bk[NV];                                                                                                \
+            for (int j = 0; j < NV; j++) bk[j] = *(const lanes *)(B + k * ldb + LANES * j);                              \
+            for (int i = 0; i < MR; i++) {                                                                               \
+                float s = a[i * rsa + k * csa];                                                                          \
+                for (int j = 0; j < NV; j++) acc[i][j] += s * bk[j];                                                     \
+            }                                                                                                            \
+        }                                                                                                                \
+        for (int i = 0; i < MR; i++)                                                                                     \
+            for (int j = 0; j < NV; j++) *(lanes *)(C + i * ldc + LANES * j) = acc[i][j];                                \
     }
-TILE(8, 2)
-TILE(8, 1)
-TILE(1, 2)
-TILE(1, 1)
+TILE(tile_wide, TILE_ROWS, 2)
+TILE(tile_narrow, TILE_ROWS, 1)
+TILE(row_wide, 1, 2)
+TILE(row_narrow, 1, 1)
 
+/* n is a multiple of 16 */
 static void small_gemm(int64_t m, int64_t n, int64_t k, const float *a, int64_t rsa, int64_t csa, const float *B, int64_t ldb,
                        bool add, float *C, int64_t ldc)
 {
-    for (int64_t j = 0; j < n; j += 32) {
-        bool two = n - j >= 32;
+    for (int64_t j = 0; j < n; j += 2 * LANES) {
+        bool wide = n - j >= 2 * LANES;
         int64_t i = 0;
-        for (; i + 8 <= m; i += 8) {
-            if (two) {
-                tile_8_2(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+        for (; i + TILE_ROWS <= m; i += TILE_ROWS) {
+            if (wide) {
+                tile_wide(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             } else {
-                tile_8_1(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+                tile_narrow(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             }
         }
         for (; i < m; i++) {
-            if (two) {
-                tile_1_2(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+            if (wide) {
+                row_wide(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             } else {
-                tile_1_1(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+                row_narrow(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             }
         }
     }
