@@ -34,6 +34,9 @@ ra_err ra_judge_open(const ra_judge_config *config, const char *policy_text, con
  * template around them, answer tokens, limits. A key for caches; owned by the state. */
 const char *ra_judge_identity(const void *state);
 
+/* The answer tokens: yes tokens, then no tokens; *n of them, *n_yes the first. Owned by the state. */
+const int32_t *ra_judge_answers(const void *state, int *n_yes, int *n);
+
 /* The verdict that a margin means under a threshold: what the judge itself says, and what a cache must say. */
 ra_verdict ra_judge_verdict(float margin, double threshold);
 

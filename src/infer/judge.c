@@ -184,8 +184,8 @@ static void summarise(const judge *j)
                 "to judge, and the template its own?",
                 (long long)c->uncertain, (long long)c->items);
     if (c->unjudged)
-        ra_warn("judge: %lld items could not be judged: %lld too long, %lld without enough probability on yes and no "
-                "(oracle.judge.least_share); the last: %s",
+        ra_warn("judge: items that could not be judged: %lld; of them too long: %lld, without enough probability on yes and no "
+                "(oracle.judge.least_share): %lld; the last: %s",
                 (long long)c->unjudged, (long long)c->too_long, (long long)c->without_answer, j->problem);
 }
 
@@ -303,6 +303,14 @@ static const char *problem(const void *state)
 const char *ra_judge_identity(const void *state)
 {
     return ((const judge *)state)->identity;
+}
+
+const int32_t *ra_judge_answers(const void *state, int *n_yes, int *n)
+{
+    const judge *j = state;
+    *n_yes = j->n_yes;
+    *n = j->n_answers;
+    return j->answer;
 }
 
 ra_judge_counts ra_judge_counted(const void *state)
