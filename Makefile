@@ -26,7 +26,7 @@ WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla 
 comma  := ,
 SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 CFLAGS ?= $(OPT) -g -march=$(ARCH)
-ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
+ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
 ALL_LIBS   := -lm $(PKG_LIBS) $(DNNL_LIBS)
 
 LIB_SRC := $(sort $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c src/*/*/*.c)))

@@ -19,7 +19,7 @@ BEGIN {
     own("model", "model arch lora")
     own("loss", "loss head")
     own("engine", "engine gold grid optimizer optimiser checkpoint schedule")
-    own("infer", "infer generate score")
+    own("infer", "infer generate judge score")
     own("report", "report html plot table")
     own("stage", "stage stages tools")
 }

@@ -30,6 +30,14 @@ typedef struct {
     int32_t window; /* keys with position(q) - position(k) >= window are masked; 0: none */
 } ra_attention;
 
+/* Sequences in a cache that the trees of a pack go on from: tree t sees positions [0, length[t]) of slot[t], at
+ * cache + slot[t] * slot_stride + position * kv_heads * head_dim the keys, values value_offset elements further. */
+typedef struct {
+    const void *cache; /* A */
+    int64_t slot_stride, value_offset;
+    const int32_t *slot, *length; /* (trees) */
+} ra_cached_prefix;
+
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
     double correction1, correction2; /* 1 - beta^t */
@@ -106,6 +114,9 @@ struct ra_backend_ops {
     void (*attention)(ra_backend *b, const ra_pack *pack, const ra_attention *a,
                       const void *qkv /* (rows, (heads + 2 kv_heads) head_dim) A */, void *out /* (rows, heads head_dim) A */,
                       void *lse /* (rows, heads) R: log of the softmax's denominator */);
+    /* The same where every row sees its tree's prefix in a cache too: before all keys of the pack, at positions 0, 1, ... A length may be 0. Forward only. */
+    void (*attention_prefixed)(ra_backend *b, const ra_pack *pack, const ra_attention *a, const ra_cached_prefix *prefix,
+                               const void *qkv, void *out);
     void (*attention_grad)(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, const void *out,
                            const void *lse, const void *dout /* (rows, heads head_dim) A */, void *dqkv /* like qkv, A */);
     /* Keys and values of rows into the cache attention_cached reads: row i to position[i] of slot[i]; a negative slot is passed over. */

@@ -1,5 +1,6 @@
 /* The new policy as a programmatic oracle, pi_new(x, y) in {0, 1} (METHOD section 1). One interface for every kind; a batch goes in, verdicts come
- * out in order. The kinds here judge by text (`rules`) or by columns of the data (`labels`); judge models and endpoints will sit behind the same functions. */
+ * out in order. The kinds here judge by text (`rules`) or by columns of the data (`labels`); judge models, endpoints and programs sit behind the same functions:
+ * a kind is a table of functions, ra_oracle_ops. */
 #ifndef REALIGN_ORACLE_H
 #define REALIGN_ORACLE_H
 #include <realign/error.h>
@@ -15,13 +16,33 @@ typedef struct {
     const char *category; /* or NULL */
     const json_t *source; /* the row, or NULL when judging generated text */
     int response_index;   /* 0/1: which response_k of the row this is; -1 for generated text */
+    const ra_message
+        *turns; /* the conversation before the response, `prompt` being its last turn; NULL: `prompt` is all there is */
+    int n_turns;
 } ra_oracle_item;
 
 typedef struct {
     int8_t compliant;  /* 1 compliant, 0 not, -1 the oracle cannot tell (an error is counted by the caller) */
     int16_t rule;      /* index of the deciding rule: the first violated one; -1 where compliant by default */
     float probability; /* of compliance; 0 or 1 for programmatic kinds */
+    float margin;      /* log-odds of compliance as the oracle gave them, before any threshold; 0 for programmatic kinds */
 } ra_verdict;
+
+/* ---- a kind ---- */
+/* Takes the verdict on items[item] as soon as it is known, in any order, each item at most once; copies it. Called from the thread that called `judge`. */
+typedef void (*ra_verdict_sink)(void *context, int item, const ra_verdict *verdict);
+
+typedef struct {
+    const char *name; /* "rules", "labels", "judge", "http", "exec" */
+    bool judges_text; /* needs no row (ra_oracle_item.source) */
+    bool costly;      /* verdicts are worth a cache on disk and a progress line */
+    int batch;        /* items it likes to get at once; more is allowed */
+    /* Judges all n items and hands every verdict to the sink. An item that could not be judged (an answer that cannot be read, even after retries) is handed over with compliant = -1,
+     * never with a guess. An error ends the call: what was handed over before it stays valid. */
+    ra_err (*judge)(void *state, const ra_oracle_item *items, int n, ra_verdict_sink sink, void *context);
+    const char *(*problem)(const void *state); /* why the last item with -1 could not be judged; "" when there was none */
+    void (*close)(void *state);
+} ra_oracle_ops;
 
 /* `policy`: a YAML policy file. `kind`: "rules", "labels" or "auto" (what the policy file holds). Errors name file, line and key. */
 ra_err ra_oracle_open(const char *kind, const char *policy, ra_oracle **out);

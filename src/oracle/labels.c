@@ -236,10 +236,10 @@ static ra_verdict judge(ra_oracle *o, const ra_oracle_item *item)
     const labels *all = o->state;
     for (int i = 0; i < all->n; i++) {
         ra_truth violated = matches(o, &all->rule[i], i, item);
-        if (violated == RA_YES) return (ra_verdict){0, (int16_t)i, 0.0f};
-        if (violated == RA_UNKNOWN) return (ra_verdict){-1, (int16_t)i, 0.5f};
+        if (violated == RA_YES) return (ra_verdict){.compliant = 0, .rule = (int16_t)i, .probability = 0.0f};
+        if (violated == RA_UNKNOWN) return (ra_verdict){.compliant = -1, .rule = (int16_t)i, .probability = 0.5f};
     }
-    return (ra_verdict){1, -1, 1.0f};
+    return (ra_verdict){.compliant = 1, .rule = -1, .probability = 1.0f};
 }
 
 void ra_labels_read(ra_policy_reader *r, yaml_node_t *node)

@@ -126,13 +126,13 @@ static ra_verdict judge(ra_oracle *o, const ra_oracle_item *item)
     ra_subject_set(&all->evaluation.side[RA_SIDE_PROMPT], item->prompt);
     for (int i = 0; i < all->n; i++) {
         ra_truth violated = is_violated(&all->rule[i], item, &all->evaluation);
-        if (violated == RA_YES) return (ra_verdict){0, (int16_t)i, 0.0f};
+        if (violated == RA_YES) return (ra_verdict){.compliant = 0, .rule = (int16_t)i, .probability = 0.0f};
         if (violated == RA_UNKNOWN) {
             snprintf(o->problem, sizeof o->problem, "rule %.80s: %s", o->rule[i], all->evaluation.problem);
-            return (ra_verdict){-1, (int16_t)i, 0.5f};
+            return (ra_verdict){.compliant = -1, .rule = (int16_t)i, .probability = 0.5f};
         }
     }
-    return (ra_verdict){1, -1, 1.0f};
+    return (ra_verdict){.compliant = 1, .rule = -1, .probability = 1.0f};
 }
 
 void ra_rules_read(ra_policy_reader *r, yaml_node_t *list)

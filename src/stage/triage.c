@@ -72,8 +72,8 @@ static ra_err judge_row(triage *t, const ra_row *row, ra_triage_row *out)
 {
     int index_w = row->chosen_is_first ? 0 : 1;
     const ra_oracle_item items[2] = {
-        {row->prompt_text, row->chosen, row->category, row->source, index_w},
-        {row->prompt_text, row->rejected, row->category, row->source, 1 - index_w},
+        {row->prompt_text, row->chosen, row->category, row->source, index_w, row->prompt, row->n_prompt},
+        {row->prompt_text, row->rejected, row->category, row->source, 1 - index_w, row->prompt, row->n_prompt},
     };
     ra_verdict verdict[2];
     ra_err err = ra_oracle_judge(t->oracle, items, 2, verdict);

@@ -27,6 +27,7 @@ static const struct ra_backend_ops ref_ops = {
     .rmsnorm_grad = ra_ref_rmsnorm_grad,
     .rope = ra_ref_rope,
     .attention = ra_ref_attention,
+    .attention_prefixed = ra_ref_attention_prefixed,
     .attention_grad = ra_ref_attention_grad,
     .cache_store = ra_ref_cache_store,
     .attention_cached = ra_ref_attention_cached,
