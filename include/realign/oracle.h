@@ -1,9 +1,10 @@
 /* The new policy as a programmatic oracle, pi_new(x, y) in {0, 1} (METHOD section 1). One interface for every kind; a batch goes in, verdicts come
  * out in order. The kinds here judge by text (`rules`) or by columns of the data (`labels`); judge models, endpoints and programs sit behind the same functions:
- * a kind is a table of functions, ra_oracle_ops. */
+ * a kind is a table of functions, ra_oracle_ops. Not collective throughout; one thread at a time. */
 #ifndef REALIGN_ORACLE_H
 #define REALIGN_ORACLE_H
 #include <realign/error.h>
+#include <realign/policy.h>
 #include <realign/prefdata.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,8 +23,9 @@ typedef struct {
 } ra_oracle_item;
 
 typedef struct {
-    int8_t compliant;  /* 1 compliant, 0 not, -1 the oracle cannot tell (an error is counted by the caller) */
-    int16_t rule;      /* index of the deciding rule: the first violated one; -1 where compliant by default */
+    int8_t compliant; /* 1 compliant, 0 not, -1 the oracle cannot tell (an error is counted by the caller) */
+    int16_t
+        rule; /* index of the deciding rule: the first violated one; -1 where compliant by default, or where the kind knows no rules */
     float probability; /* of compliance; 0 or 1 for programmatic kinds */
     float margin;      /* log-odds of compliance as the oracle gave them, before any threshold; 0 for programmatic kinds */
 } ra_verdict;
@@ -44,17 +46,30 @@ typedef struct {
     void (*close)(void *state);
 } ra_oracle_ops;
 
-/* `policy`: a YAML policy file. `kind`: "rules", "labels" or "auto" (what the policy file holds). Errors name file, line and key. */
-ra_err ra_oracle_open(const char *kind, const char *policy, ra_oracle **out);
+/* A kind, opened. */
+typedef struct {
+    const ra_oracle_ops *ops;
+    void *state;
+    char *identity; /* from malloc: what its verdicts depend on besides item and policy: model, endpoint, form of the prompt */
+    ra_rule_names rules; /* what ra_verdict.rule points into; borrowed from the policy */
+} ra_oracle_member;
+
+/* The kinds of this layer. `policy` must outlive the member. RA_ERR_ARG where the policy lacks that body. */
+ra_err ra_rules_open(const ra_policy *policy, ra_oracle_member *out);
+ra_err ra_labels_open(const ra_policy *policy, ra_oracle_member *out);
+
+/* ---- the oracle ---- */
+/* Takes the policy and the members over, in every case. */
+ra_err ra_oracle_new(ra_policy *policy, const ra_oracle_member *member, int n, ra_oracle **out);
 void ra_oracle_close(ra_oracle *oracle);
-/* Not collective. n verdicts in order. An item that cannot be judged (a column is missing, a pattern hits its limit) has verdict -1 and names the
- * rule; ra_oracle_problem says why the last one could not. One thread at a time. */
+/* n verdicts in order. An item that cannot be judged (a column is missing, a pattern hits its limit) has verdict -1 and names the
+ * rule; ra_oracle_problem says why the last one could not. */
 ra_err ra_oracle_judge(ra_oracle *oracle, const ra_oracle_item *items, int n, ra_verdict *verdicts);
 const char *ra_oracle_problem(const ra_oracle *oracle); /* "" when there was none */
-const char *ra_oracle_policy_name(const ra_oracle *oracle);
+const ra_policy *ra_oracle_policy(const ra_oracle *oracle);
 int ra_oracle_rule_count(const ra_oracle *oracle);
 const char *ra_oracle_rule_name(const ra_oracle *oracle, int rule); /* NULL: no such rule */
-const char *ra_oracle_kind(const ra_oracle *oracle);                /* "rules" or "labels" */
+const char *ra_oracle_kind(const ra_oracle *oracle);                /* "rules", "labels", "judge" ... */
 /* Can it judge text alone (generations)? The labels kind cannot. */
 bool ra_oracle_judges_text(const ra_oracle *oracle);
 uint64_t ra_oracle_hash(const ra_oracle *oracle); /* identity for caches: kind + policy content */

@@ -105,13 +105,15 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .type = RA_KEY_TEXT,
      .fallback = "",
      .unit = "path",
-     .help = "The new policy: a YAML file of rules or labels (doc/policies.md)."},
+     .help = "The new policy: a YAML file of rules, labels or text (doc/policies.md)."},
     {.name = "oracle.kind",
-     .type = RA_KEY_WORD,
+     .type = RA_KEY_LIST,
      .fallback = "auto",
-     .words = "auto|rules|labels",
-     .unit = "",
-     .help = "How the policy judges: by rules over the text, or by columns of the data; auto takes what the policy file holds."},
+     .words = "auto|rules|labels|judge|http|exec",
+     .unit = "kinds",
+     .help = "Who judges (doc/oracles.md): rules over the text, labels (columns of the data), judge (a local model), http (an "
+             "endpoint), exec (a program); several are combined. auto takes the rules or labels that the policy file holds, "
+             "else a judge."},
 
     {.name = "method",
      .type = RA_KEY_WORD,
@@ -493,11 +495,22 @@ static void add_range(const ra_key *key, const char *noun, ra_buf *out)
     if (key->high >= ANY_INT && !key->above_low) ra_buf_adds(out, " up");
 }
 
+static void add_words(const ra_key *key, const char *before, ra_buf *out)
+{
+    ra_buf_adds(out, before);
+    for (const char *at = key->words; *at; at += strcspn(at, "|"), at += *at == '|') {
+        ra_buf_addf(out, "%s%.*s", at == key->words ? "" : ", ", (int)strcspn(at, "|"), at);
+    }
+}
+
 void ra_schema_accepted(const ra_key *key, ra_buf *out)
 {
     switch (key->type) {
     case RA_KEY_TEXT: ra_buf_adds(out, "one text"); break;
-    case RA_KEY_LIST: ra_buf_adds(out, "one value or a list of values"); break;
+    case RA_KEY_LIST:
+        ra_buf_adds(out, "one value or a list of values");
+        if (key->words) add_words(key, ": ", out);
+        break;
     case RA_KEY_BOOL: ra_buf_adds(out, "true or false"); break;
     case RA_KEY_INT: add_range(key, "a whole number", out); break;
     case RA_KEY_REAL: add_range(key, "a number", out); break;
@@ -506,11 +519,6 @@ void ra_schema_accepted(const ra_key *key, ra_buf *out)
         ra_buf_adds(out, " bytes, with a unit such as 512MiB or 2GiB (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)");
         break;
     case RA_KEY_TIME: ra_buf_adds(out, "a time from 0 up, in seconds or as 10min, 1h30min or 23:59:00 (ms, s, min, h, d)"); break;
-    case RA_KEY_WORD:
-        ra_buf_adds(out, "one of ");
-        for (const char *at = key->words; *at; at += strcspn(at, "|"), at += *at == '|') {
-            ra_buf_addf(out, "%s%.*s", at == key->words ? "" : ", ", (int)strcspn(at, "|"), at);
-        }
-        break;
+    case RA_KEY_WORD: add_words(key, "one of ", out); break;
     }
 }

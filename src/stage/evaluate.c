@@ -1,5 +1,6 @@
 /* evaluate: how the trained model answers held-out prompts under the new policy, against the model it came from; what it lost elsewhere. */
 #include "evaluate.h"
+#include "oracles.h"
 
 #include <realign/file.h>
 #include <realign/log.h>
@@ -13,7 +14,7 @@ static ra_err open_oracle(ra_evaluation *e)
 {
     const char *policy = ra_set_text(e->s, "policy");
     if (!*policy) return ra_fail(RA_ERR_ARG, "policy: none was given; accepted: a YAML policy file");
-    RA_TRY(ra_oracle_open(ra_set_text(e->s, "oracle.kind"), policy, &e->oracle));
+    RA_TRY(ra_oracle_open_settings(e->s, e->world, &e->oracle));
     if (ra_oracle_judges_text(e->oracle)) return RA_OK;
     return ra_fail(
         RA_ERR_UNSUPPORTED,

@@ -1,6 +1,7 @@
 /* triage: the new policy's verdict on both responses of every row, and the action that follows (METHOD section 2). Blocks of rows are dealt to the ranks;
  * a rank keeps ten bytes a row of its share. Nothing depends on the number of ranks. */
 #include "triage.h"
+#include "oracles.h"
 
 #include <realign/file.h>
 #include <realign/hash.h>
@@ -220,7 +221,7 @@ static void report(const triage *t, const ra_triage_counts *counts)
     ra_buf table = {0}, advice = {0};
     ra_triage_table(counts, &t->categories, t->oracle, &table);
     ra_triage_advice(counts, &advice);
-    ra_info("triage: policy %s (%s), schema %s, %lld rows\n%s", ra_oracle_policy_name(t->oracle), ra_oracle_kind(t->oracle),
+    ra_info("triage: policy %s (%s), schema %s, %lld rows\n%s", ra_oracle_policy(t->oracle)->name, ra_oracle_kind(t->oracle),
             ra_prefdata_schema(t->data), (long long)counts->all.rows, table.data);
     if (t->categories.overflow) {
         ra_info("triage: the category column holds more than %d different texts and is not used", RA_MOST_CATEGORIES);
@@ -252,7 +253,7 @@ static ra_err check_counts(const triage *t, const ra_triage_counts *c)
 static ra_err open_inputs(triage *t)
 {
     if (t->world->rank == 0) RA_TRY(ra_dir_try(ra_set_text(t->s, "run.dir")));
-    RA_TRY(ra_oracle_open(ra_set_text(t->s, "oracle.kind"), ra_set_text(t->s, "policy"), &t->oracle));
+    RA_TRY(ra_oracle_open_settings(t->s, t->world, &t->oracle));
     return ra_prefdata_open_settings(t->s, &t->data);
 }
 

@@ -196,7 +196,7 @@ static ra_err write_attributes(ra_h5 *file, const ra_triage_result *r)
     snprintf(hash, sizeof hash, "%016" PRIx64, ra_oracle_hash(r->oracle));
     const struct {
         const char *name, *value;
-    } texts[] = {{"policy", ra_oracle_policy_name(r->oracle)},
+    } texts[] = {{"policy", ra_oracle_policy(r->oracle)->name},
                  {"oracle", ra_oracle_kind(r->oracle)},
                  {"oracle_hash", hash},
                  {"data_hash", r->data_hash},

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "../../src/stage/triage.h"
+#include <support/oraclemake.h>
 #include <support/textfile.h>
 
 #include <stdio.h>
@@ -45,7 +46,7 @@ static ra_oracle *two_rules(void)
     char *path = textfile_write_text(
         "p.yaml", "name: p\nrules:\n  - {name: short, require: {words: {max: 3}}}\n  - {name: kind, forbid: {contains: x}}\n");
     ra_oracle *oracle = NULL;
-    if (ra_oracle_open("auto", path, &oracle) != RA_OK) fail_msg("%s", ra_error_message());
+    if (test_oracle_open("auto", path, &oracle) != RA_OK) fail_msg("%s", ra_error_message());
     free(path);
     return oracle;
 }
