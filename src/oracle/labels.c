@@ -221,7 +221,7 @@ static const char *problem(const void *state)
 
 ra_err ra_labels_open(const ra_policy *policy, ra_oracle_member *out)
 {
-    static const ra_oracle_ops ops = {.name = "labels", .batch = 4096, .judge = judge, .problem = problem, .close = ra_free};
+    static const ra_oracle_ops ops = {.name = "labels", .batch = 512, .judge = judge, .problem = problem, .close = ra_free};
     if (!policy->labels) {
         return ra_fail(RA_ERR_ARG, "oracle.kind is labels, but %s has no `labels:`; it holds `%s:`", policy->path,
                        policy->rules ? "rules" : "text");

@@ -161,7 +161,7 @@ static void close_judging(void *state)
 ra_err ra_rules_open(const ra_policy *policy, ra_oracle_member *out)
 {
     static const ra_oracle_ops ops = {
-        .name = "rules", .judges_text = true, .batch = 4096, .judge = judge, .problem = problem, .close = close_judging};
+        .name = "rules", .judges_text = true, .batch = 512, .judge = judge, .problem = problem, .close = close_judging};
     if (!policy->rules) {
         return ra_fail(RA_ERR_ARG, "oracle.kind is rules, but %s has no `rules:`; it holds `%s:`", policy->path,
                        policy->labels ? "labels" : "text");

@@ -114,6 +114,41 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .help = "Who judges (doc/oracles.md): rules over the text, labels (columns of the data), judge (a local model), http (an "
              "endpoint), exec (a program); several are combined. auto takes the rules or labels that the policy file holds, "
              "else a judge."},
+    {.name = "oracle.combine",
+     .type = RA_KEY_WORD,
+     .fallback = "all",
+     .words = "all|any|majority|first",
+     .unit = "",
+     .help = "What several oracles make of a response: compliant where all, any, or more than half say so; first takes the first "
+             "that can tell. Where those that cannot tell could change the outcome, it is undecided."},
+    {.name = "oracle.threshold",
+     .type = RA_KEY_REAL,
+     .fallback = "0.5",
+     ABOVE(0, 1),
+     .unit = "probability",
+     .help =
+         "A judge's verdict is compliant from this probability on. Another value judges anew from the cache and asks nothing."},
+    {.name = "oracle.noise",
+     .type = RA_KEY_REAL,
+     .fallback = "0",
+     RANGE(0, 1),
+     .unit = "probability",
+     .help =
+         "Turn each verdict of the triage round with this probability, drawn by seed and text, to study how robust the method "
+         "is. The evaluation judges without it."},
+    {.name = "oracle.cache",
+     .type = RA_KEY_TEXT,
+     .fallback = "=run.dir/verdicts",
+     .unit = "path",
+     .help =
+         "Directory that keeps the verdicts of judges, endpoints and programs, so that nothing is asked twice; runs may share "
+         "one, also at the same time."},
+    {.name = "oracle.undecided_limit",
+     .type = RA_KEY_INT,
+     .fallback = "100",
+     RANGE(0, ANY_INT),
+     .unit = "responses",
+     .help = "More responses than this that the oracle cannot judge end the run; fewer are counted, reported and left out."},
 
     {.name = "method",
      .type = RA_KEY_WORD,

@@ -18,9 +18,9 @@ static ra_err open_oracle(ra_evaluation *e)
     if (ra_oracle_judges_text(e->oracle)) return RA_OK;
     return ra_fail(
         RA_ERR_UNSUPPORTED,
-        "policy %s judges by columns of the data (kind labels); generated answers have none: evaluate with a policy of "
-        "rules",
-        policy);
+        "policy %s judges by columns of the data (oracle.kind %s); generated answers have none: evaluate with rules or "
+        "with a kind that reads text",
+        policy, ra_oracle_kind(e->oracle));
 }
 
 static ra_err check(ra_evaluation *e)
@@ -123,7 +123,7 @@ static ra_err measure_perplexity(ra_evaluation *e, int which)
 static ra_err answer(ra_evaluation *e, int which)
 {
     RA_TRY(ra_answers_get(&e->side[which], &e->prompts, &e->answers[which]));
-    RA_TRY(ra_answers_judge(e->world, e->oracle, &e->prompts, &e->answers[which]));
+    RA_TRY(ra_answers_judge(e->world, e->oracle, ra_set_int(e->s, "oracle.undecided_limit"), &e->prompts, &e->answers[which]));
     return ra_answers_write(&e->side[which], &e->prompts, e->oracle, &e->answers[which]);
 }
 

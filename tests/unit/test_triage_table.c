@@ -38,7 +38,7 @@ static void test_action(void **state)
     for (int i = 0; i < 4; i++) {
         assert_string_equal(ra_triage_word(&(ra_triage_row){.action = -1, .state = (int8_t)(RA_TRIAGE_SKIPPED + i)}), reasons[i]);
     }
-    assert_int_equal(sizeof(ra_triage_row), 10);
+    assert_int_equal(sizeof(ra_triage_row), 28);
 }
 
 static ra_oracle *two_rules(void)
@@ -53,8 +53,13 @@ static ra_oracle *two_rules(void)
 
 static ra_triage_row row_of(int state, int action, int c_w, int c_l, int rule_w, int rule_l, int category)
 {
-    return (ra_triage_row){(int8_t)state,   (int8_t)action,  (int8_t)c_w,      (int8_t)c_l,
-                           (int16_t)rule_w, (int16_t)rule_l, (int16_t)category};
+    return (ra_triage_row){.state = (int8_t)state,
+                           .action = (int8_t)action,
+                           .c_w = (int8_t)c_w,
+                           .c_l = (int8_t)c_l,
+                           .rule_w = (int16_t)rule_w,
+                           .rule_l = (int16_t)rule_l,
+                           .category = (int16_t)category};
 }
 
 static void test_counts_and_table(void **state)
