@@ -7,6 +7,7 @@
 #include <realign/runctl.h>
 #include <realign/timer.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,7 +90,16 @@ static ra_triage_row *add_row(ra_triage_share *t)
         t->rows = ra_realloc(t->rows, (size_t)t->capacity, sizeof *t->rows);
     }
     ra_triage_row *row = &t->rows[t->n++];
-    *row = (ra_triage_row){.action = RA_ACTION_NONE, .c_w = -1, .c_l = -1, .rule_w = -1, .rule_l = -1, .category = -1};
+    *row = (ra_triage_row){.action = RA_ACTION_NONE,
+                           .c_w = -1,
+                           .c_l = -1,
+                           .rule_w = -1,
+                           .rule_l = -1,
+                           .category = -1,
+                           .probability_w = NAN,
+                           .probability_l = NAN,
+                           .margin_w = NAN,
+                           .margin_l = NAN};
     return row;
 }
 
