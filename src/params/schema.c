@@ -112,6 +112,7 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .words = "auto|rules|labels",
      .unit = "",
      .help = "How the policy judges: by rules over the text, or by columns of the data; auto takes what the policy file holds."},
+#include "schema_oracle.h"
 
     {.name = "method",
      .type = RA_KEY_WORD,
@@ -497,6 +498,7 @@ void ra_schema_accepted(const ra_key *key, ra_buf *out)
 {
     switch (key->type) {
     case RA_KEY_TEXT: ra_buf_adds(out, "one text"); break;
+    case RA_KEY_ENV: ra_buf_adds(out, "the name of an environment variable: letters, digits and _"); break;
     case RA_KEY_LIST: ra_buf_adds(out, "one value or a list of values"); break;
     case RA_KEY_BOOL: ra_buf_adds(out, "true or false"); break;
     case RA_KEY_INT: add_range(key, "a whole number", out); break;
