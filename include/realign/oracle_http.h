@@ -20,7 +20,8 @@ void ra_http_config_read(const ra_settings *s, int rank, int ranks, ra_http_conf
  * server gives them, else probability is 0 or 1 and margin 0. Errors: as ra_chat_open; RA_ERR_ARG without a policy text.
  * The table's `judge` returns the errors of ra_chat_ask. */
 ra_err ra_http_open(const ra_http_config *config, const char *policy_text, const ra_oracle_ops **ops, void **state);
-/* What a verdict depends on besides policy and item: address, model, form of the question, sampling; one line, without the key. Free with free. */
+/* What a verdict depends on besides policy and item: address, model, form of the question, sampling; one line, without the key. Free with free.
+ * For configurations that ra_http_open accepts: others may hold a password in the address. */
 char *ra_http_identity(const ra_http_config *config);
 const ra_chat_counts *ra_http_counted(const void *state);
 

@@ -274,7 +274,7 @@ static void try_again(ask *a, turn *t, const char *problem, double wait_s)
 /* A server that cuts prompts in silence judges by half a policy. */
 static void check_prompt(ra_chat *chat, const turn *t, int64_t tokens)
 {
-    if (tokens <= 0 || chat->cut_told || (int64_t)t->body.length < SHORT_PROMPT * (tokens + 64)) return;
+    if (tokens <= 0 || chat->cut_told || (int64_t)t->body.length < SHORT_PROMPT * (tokens + 32 /* the request's own JSON */)) return;
     chat->cut_told = true;
     ra_warn("%s: the server counts %lld tokens in a request of %zu bytes; if it cut the prompt (context too short), the answers are about a part of it: raise the "
             "server's context length",
