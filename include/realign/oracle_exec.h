@@ -11,8 +11,8 @@ typedef struct {
     const char *const *argv; /* program and arguments; looked for in PATH; copied by ra_exec_open */
     int n_argv;
     int workers, window;               /* copies of the program; unanswered items each */
-    double timeout_s, start_timeout_s; /* for an item; for the first answer of a copy */
-    int attempts;                      /* of one item, when copies die over it or answer nonsense */
+    double timeout_s, start_timeout_s; /* for an item; for the first answer of a copy, shortened once one was seen */
+    int attempts;                      /* of one item: copies that died over it though it was all they held, and answers without sense */
     int restarts;                      /* deaths of copies in a row without a verdict in between; one more is an error */
     uint64_t seed;                     /* of the jitter */
     bool (*stop)(void *context);       /* asked several times a second; true: abandon everything at once. May be NULL */

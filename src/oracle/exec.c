@@ -1,6 +1,8 @@
 /* The `exec` kind: which copy of the program holds which items, and what happens when one dies, hangs or talks nonsense.
  *
- * Whoever kills a copy takes the other items in its window along. Those are asked again alone, one at a time, so that the culprit is found and the others lose nothing but time. */
+ * Whoever kills a copy takes the other items in its window along. All of them are asked again alone, one at a time, so that the culprit is found and the others lose nothing but
+ * time. Only a death of a fresh copy that held one item alone counts against that item: any other may have been somebody else's doing. Those others are finite: each cost a
+ * window, or came after a verdict. */
 #include "exec_impl.h"
 #include "jsontext.h"
 #include "retry.h"
@@ -31,6 +33,7 @@ typedef struct {
     ra_exec_counts counts;
     ra_exec_answer answer; /* the last line that was read */
     int64_t base;          /* id of item 0 of this call */
+    double slowest_start_s; /* the longest time from a start to the first answer; 0: none yet */
     int barren;            /* deaths in a row, of all copies, without a verdict in between */
     int words_shown;
     bool told[TOLD_KINDS];
@@ -44,7 +47,7 @@ typedef struct {
     const ra_oracle_item *items;
     int n, next;       /* items; the first that was not yet given out */
     int open;          /* items without a verdict */
-    int *again;        /* to be asked again, alone: a queue */
+    int *again;        /* to be asked again, alone: a ring of n places, each item in it once at most */
     int n_again, first_again;
     uint8_t *attempts; /* by item; DONE when it has its verdict */
     ra_verdict_sink sink;
@@ -67,11 +70,12 @@ static void settle(judging *j, int item, const ra_verdict *verdict)
     j->sink(j->context, item, verdict);
 }
 
-static void ask_again(judging *j, int item, const char *why)
+static void ask_again(judging *j, int item, bool counts, const char *why)
 {
     exec *x = j->x;
-    if (++j->attempts[item] < x->config.attempts) {
-        j->again[j->n_again++] = item;
+    if (counts) j->attempts[item]++;
+    if (j->attempts[item] < x->config.attempts) {
+        j->again[(j->first_again + j->n_again++) % j->n] = item;
         x->counts.asked_again++;
         return;
     }
@@ -139,9 +143,10 @@ static void take_line(judging *j, ra_exec_worker *w, const char *line, size_t n)
     if (kind == RA_EXEC_SENSELESS) {
         x->counts.senseless++;
         tell_once(x, TOLD_SENSELESS, w, x->answer.problem.data);
-        ask_again(j, item, x->answer.problem.data);
+        ask_again(j, item, true, x->answer.problem.data);
         return;
     }
+    if (!w->answered && w->last_s - w->started_s > x->slowest_start_s) x->slowest_start_s = w->last_s - w->started_s;
     w->answered = true;
     w->failures = 0;
     if (x->answer.verdict.compliant < 0) snprintf(x->problem, sizeof x->problem, "%s: %.300s", x->config.name, x->answer.problem.data);
@@ -215,16 +220,26 @@ static ra_err bury(judging *j, ra_exec_worker *w, const char *why)
     }
     if (!w->answered) w->failures++;
     w->due_s = w->failures ? ra_now() + ra_retry_delay(&x->rng, w->failures, FIRST_DELAY_S, MOST_DELAY_S) : 0;
-    for (int i = 0; i < w->n_held && err == RA_OK; i++) ask_again(j, w->held[i].item, how.data);
+    bool counts = w->alone && !w->answered;
+    for (int i = 0; i < w->n_held && err == RA_OK; i++) ask_again(j, w->held[i].item, counts, how.data);
     forget(w);
     ra_buf_free(&how);
     return err;
 }
 
+/* Of the copy's next answer. What a start takes is not known before the first one; later ones should not take much longer, so that a hang shows sooner. */
+static double answer_limit_s(const exec *x, const ra_exec_worker *w)
+{
+    const ra_exec_config *c = &x->config;
+    if (w->answered) return c->timeout_s;
+    if (x->slowest_start_s == 0) return c->start_timeout_s;
+    return fmin(c->start_timeout_s, 4 * x->slowest_start_s + c->timeout_s);
+}
+
 static bool is_over_time(const exec *x, const ra_exec_worker *w, double now)
 {
     if (w->n_held == 0) return false;
-    if (now - w->last_s > (w->answered ? x->config.timeout_s : x->config.start_timeout_s)) return true;
+    if (now - w->last_s > answer_limit_s(x, w)) return true;
     for (int i = 0; i < w->n_held; i++) {
         if (now > w->held[i].deadline_s) return true;
     }
@@ -249,6 +264,7 @@ static ra_err start_copy(exec *x, ra_exec_worker *w)
     ra_err err = ra_process_start(&w->process, (char *const *)x->config.argv);
     if (err != RA_OK) return ra_fail_in(err, "%s.command", x->config.name);
     x->counts.starts++;
+    w->started_s = ra_now();
     w->out_ended_s = 0;
     ra_buf_clear(&w->last_words);
     return RA_OK;
@@ -261,7 +277,7 @@ static void give(judging *j, ra_exec_worker *w, int item, bool alone)
     if (w->n_held == 0) w->last_s = now;
     w->alone = alone;
     /* one after the other, each within its time: that long it may take at most until this one is answered */
-    double allowed = x->config.timeout_s * (w->n_held + 1) + (w->answered ? 0 : x->config.start_timeout_s);
+    double allowed = x->config.timeout_s * w->n_held + answer_limit_s(x, w);
     w->held[w->n_held++] = (ra_exec_held){item, now + allowed};
     ra_exec_write_item(x->base + item, x->policy, &j->items[item], &w->to_write);
 }
@@ -269,14 +285,17 @@ static void give(judging *j, ra_exec_worker *w, int item, bool alone)
 static ra_err give_out(judging *j, ra_exec_worker *w)
 {
     exec *x = j->x;
-    bool queued = j->first_again < j->n_again;
+    bool queued = j->n_again > 0;
     if (w->process.pid == 0) {
         if (!(queued || j->next < j->n) || ra_now() < w->due_s) return RA_OK;
         RA_TRY(start_copy(x, w));
     }
     if (w->out_ended_s > 0) return RA_OK; /* it is about to end */
     if (w->n_held == 0 && queued) {
-        give(j, w, j->again[j->first_again++], true);
+        int item = j->again[j->first_again];
+        j->first_again = (j->first_again + 1) % j->n;
+        j->n_again--;
+        give(j, w, item, true);
     } else if (!w->alone) {
         while (w->n_held < x->config.window && j->next < j->n) give(j, w, j->next++, false);
     }
@@ -320,8 +339,9 @@ static ra_err run(judging *j)
 static ra_err judge(void *state, const ra_oracle_item *items, int n, ra_verdict_sink sink, void *context)
 {
     exec *x = state;
-    size_t most = (size_t)n * (size_t)x->config.attempts; /* each item is queued at most so often */
-    judging j = {x, items, n, 0, n, ra_calloc(most + 1, sizeof(int)), 0, 0, ra_calloc((size_t)n + 1, 1), sink, context};
+    judging j = {.x = x, .items = items, .n = n, .open = n, .sink = sink, .context = context};
+    j.again = ra_calloc((size_t)n + 1, sizeof *j.again);
+    j.attempts = ra_calloc((size_t)n + 1, 1);
     ra_sigpipe hold;
     ra_sigpipe_hold(&hold);
     ra_err err = run(&j);

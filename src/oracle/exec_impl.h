@@ -34,6 +34,7 @@ typedef struct {
     bool alone;         /* what it holds was held at a death before: nothing else is sent meanwhile */
     bool answered;      /* since its start */
     int failures;       /* starts in a row without an answer */
+    double started_s;
     double due_s;       /* not to be started before */
     double last_s;      /* when it last answered, or was given work while it had none */
     double out_ended_s; /* when its output ended; 0: it has not */

@@ -1,7 +1,7 @@
 /* Asks an oracle about items 0 .. n-1 that tests/support/chat_server.py and exec_judge.py know, and appends each verdict to a file as it arrives; what stands there
  * is not asked again, so that a killed run can be taken up.
  * usage: ask_oracle http|exec OUT N [key=value ...]       lines of OUT: item compliant probability margin
- * Exit code 0, 75 where it was asked to stop, 1 with a message. */
+ * Exit code 3 where a child process was left. Else 0, 75 where it was asked to stop, 1 with a message. */
 #include <realign/log.h>
 #include <realign/mem.h>
 #include <realign/oracle_exec.h>
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { BATCH = 1000 };
@@ -124,5 +125,6 @@ int main(int argc, char **argv)
     ra_settings_free(s);
     free(done);
     close(out.file);
+    if (waitpid(-1, NULL, WNOHANG) != -1) return 3;
     return err == RA_OK ? 0 : err == RA_ERR_STOPPED ? RA_EXIT_AGAIN : 1;
 }
