@@ -14,7 +14,7 @@ BEGIN {
     own("tensor", "dtype hfdir modelfile tensor")
     own("text", "tokenizer unicode")
     own("data", "prefdata store")
-    own("oracle", "oracle policy verdicts")
+    own("oracle", "oracle policy verdicts chat oracle_http oracle_exec")
     own("backend", "backend pack")
     own("model", "model arch lora")
     own("loss", "loss head")

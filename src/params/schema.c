@@ -149,6 +149,7 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      RANGE(0, ANY_INT),
      .unit = "responses",
      .help = "More responses than this that the oracle cannot judge end the run; fewer are counted, reported and left out."},
+#include "schema_oracle.h"
 
     {.name = "method",
      .type = RA_KEY_WORD,
@@ -542,6 +543,7 @@ void ra_schema_accepted(const ra_key *key, ra_buf *out)
 {
     switch (key->type) {
     case RA_KEY_TEXT: ra_buf_adds(out, "one text"); break;
+    case RA_KEY_ENV: ra_buf_adds(out, "the name of an environment variable: letters, digits and _"); break;
     case RA_KEY_LIST:
         ra_buf_adds(out, "one value or a list of values");
         if (key->words) add_words(key, ": ", out);

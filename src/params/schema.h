@@ -6,6 +6,7 @@
 
 typedef enum {
     RA_KEY_TEXT,  /* any text; read by ra_set_text */
+    RA_KEY_ENV,   /* the name of an environment variable; read by ra_set_text; a refused value is not shown */
     RA_KEY_WORD,  /* one of `words`; read by ra_set_text */
     RA_KEY_LIST,  /* one value or a list; read by ra_set_list */
     RA_KEY_BOOL,  /* true, false, yes, no, on, off; read by ra_set_bool */
@@ -32,7 +33,7 @@ typedef struct {
     const char *first, *title;
 } ra_section;
 
-enum { RA_KEY_COUNT = 75, RA_SECTION_COUNT = 13 };
+enum { RA_KEY_COUNT = 103, RA_SECTION_COUNT = 13 };
 extern const ra_key ra_schema[RA_KEY_COUNT];
 extern const ra_section ra_schema_sections[RA_SECTION_COUNT];
 
