@@ -29,6 +29,7 @@ static const command commands[] = {
     {"run", ra_stage_run, NULL, "all stages, each taken up where an earlier run left it"},
     {"prepare", ra_stage_prepare, NULL, "preference rows to tokenised samples"},
     {"triage", ra_stage_triage, NULL, "the new policy's verdict on every pair: invert, punish or retain"},
+    {"correct", ra_stage_correct, NULL, "corrections of Punish pairs: a column, a model or an endpoint; checked by the oracle"},
     {"weigh", ra_stage_weigh, NULL, "gold batch, impact weights, reference log-probabilities"},
     {"train", ra_stage_train, NULL, "TRACE or DPO; checkpoints and the result"},
     {"evaluate", ra_stage_evaluate, NULL, "target policy agreement before and after, drift, perplexity"},

@@ -49,6 +49,9 @@ ra_err ra_prefdata_next(ra_prefdata *data, int rank, int ranks, int64_t block, c
 const ra_data_counts *ra_prefdata_counts(const ra_prefdata *data);
 const char *ra_prefdata_schema(const ra_prefdata *data); /* the recognised schema */
 void ra_prefdata_close(ra_prefdata *data);
+/* A row that outlives its reader, in one block of memory; `source` is shared by count. Free with ra_row_free, NULL too. */
+ra_row *ra_row_copy(const ra_row *row);
+void ra_row_free(ra_row *row);
 
 /* Rows beyond these end the data, or are malformed; 0 leaves the limit as it is (no end; 64 MiB a row). */
 void ra_prefdata_set_limits(ra_prefdata *data, int64_t max_rows, int64_t max_row_bytes);

@@ -22,7 +22,8 @@ enum {
     RA_STREAM_TEST = 7,
     RA_STREAM_BOOTSTRAP = 8,
     RA_STREAM_NOISE = 9,
-    RA_STREAM_RETRY = 12
+    RA_STREAM_RETRY = 12,
+    RA_STREAM_CORRECTION = 13
 };
 
 ra_rng ra_rng_make(uint64_t seed, uint64_t stream);

@@ -9,6 +9,8 @@
 enum { RA_HTTP_QUESTION_FORM = 1 };
 /* Appends the question about `item`. What does not depend on the item comes first, so that a server can keep its state after it. `remind`: an answer could not be used. */
 void ra_http_write_question(const char *policy_text, const ra_oracle_item *item, bool remind, ra_buf *out);
+/* Appends a text between markers, <name> and </name>, numbered where the text holds them itself. */
+void ra_question_add_marked(ra_buf *out, const char *name, const char *text);
 /* Bytes of a question without its item. */
 size_t ra_http_question_overhead(const char *policy_text);
 

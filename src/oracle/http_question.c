@@ -23,7 +23,7 @@ static char *make_marker(const char *name, const char *const *texts, int n)
     }
 }
 
-static void add_marked(ra_buf *out, const char *name, const char *text)
+void ra_question_add_marked(ra_buf *out, const char *name, const char *text)
 {
     char *marker = make_marker(name, &text, 1);
     ra_buf_addf(out, "<%s>\n", marker);
@@ -49,17 +49,17 @@ static void add_conversation(ra_buf *out, const ra_oracle_item *item)
         ra_buf_addf(&text, "%s: ", speaker(turns[i].role));
         ra_buf_adds(&text, turns[i].content);
     }
-    add_marked(out, "conversation", text.data);
+    ra_question_add_marked(out, "conversation", text.data);
     ra_buf_free(&text);
 }
 
 void ra_http_write_question(const char *policy_text, const ra_oracle_item *item, bool remind, ra_buf *out)
 {
     ra_buf_adds(out, head);
-    add_marked(out, "policy", policy_text);
-    if (item->category) add_marked(out, "category", item->category);
+    ra_question_add_marked(out, "policy", policy_text);
+    if (item->category) ra_question_add_marked(out, "category", item->category);
     add_conversation(out, item);
-    add_marked(out, "response", item->response);
+    ra_question_add_marked(out, "response", item->response);
     ra_buf_adds(out, tail);
     if (remind) ra_buf_adds(out, reminder);
 }

@@ -12,6 +12,7 @@ const ra_section ra_schema_sections[RA_SECTION_COUNT] = {
     {"model", "Model"},
     {"data.path", "Preference data"},
     {"policy", "Policy and oracle"},
+    {"correct.source", "Corrections"},
     {"method", "Method"},
     {"weights.enabled", "Impact weights"},
     {"lora.enabled", "Adapters"},
@@ -150,6 +151,8 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .unit = "responses",
      .help = "More responses than this that the oracle cannot judge end the run; fewer are counted, reported and left out."},
 #include "schema_oracle.h"
+
+#include "schema_correct.h"
 
     {.name = "method",
      .type = RA_KEY_WORD,

@@ -33,7 +33,7 @@ typedef struct {
     const char *first, *title;
 } ra_section;
 
-enum { RA_KEY_COUNT = 103, RA_SECTION_COUNT = 13 };
+enum { RA_KEY_COUNT = 115, RA_SECTION_COUNT = 14 };
 extern const ra_key ra_schema[RA_KEY_COUNT];
 extern const ra_section ra_schema_sections[RA_SECTION_COUNT];
 

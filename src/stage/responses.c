@@ -55,8 +55,7 @@ static void add_file(ra_hasher *h, const char *path)
     ra_hasher_add(h, facts, sizeof facts);
 }
 
-/* A model is known by the names, sizes and times of its files. */
-static void add_model(ra_hasher *h, const char *path)
+void ra_model_files_add(ra_hasher *h, const char *path)
 {
     struct dirent **list = NULL;
     int n = path && ra_file_is_dir(path) ? scandir(path, &list, NULL, by_name) : 0;
@@ -76,8 +75,8 @@ static void make_key(const ra_side *side, const ra_prompts *prompts, char key[33
     static const char *const texts[] = {"backend", "precision", "template", "tokenizer"};
     const ra_settings *s = side->s;
     ra_hasher *h = ra_hasher_new();
-    add_model(h, side->model);
-    add_model(h, side->adapter);
+    ra_model_files_add(h, side->model);
+    ra_model_files_add(h, side->adapter);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         ra_hasher_add(h, ra_set_text(s, texts[i]), strlen(ra_set_text(s, texts[i])) + 1);
     double reals[] = {ra_set_real(s, "generate.temperature"), ra_set_real(s, "generate.top_p")};

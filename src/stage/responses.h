@@ -3,6 +3,7 @@
 #define RA_STAGE_RESPONSES_H
 #include "inference.h"
 #include <realign/comm.h>
+#include <realign/hash.h>
 #include <realign/oracle.h>
 #include <realign/timer.h>
 
@@ -52,6 +53,8 @@ typedef struct {
 /* Collective in its errors. */
 ra_err ra_side_open(ra_side *side);
 void ra_side_close(ra_side *side);
+/* Not collective. Adds what a model is known by: names, sizes and times of its files. NULL adds nothing. */
+void ra_model_files_add(ra_hasher *h, const char *path);
 /* run.dir/model: "model" and "adapter" of `side` point at it, or at `model` with an adapter beside. False where training has left nothing there. *path: owned by the caller. */
 bool ra_side_after(const ra_settings *s, const ra_comm *world, ra_side *side, char **path);
 
