@@ -5,6 +5,7 @@
 #include <realign/file.h>
 #include <realign/h5.h>
 #include <realign/mem.h>
+#include <realign/report.h>
 #include <realign/runctl.h>
 #include <support/oraclemake.h>
 
@@ -121,6 +122,23 @@ static const char *same_files(const ra_settings *a, const ra_settings *b)
     return NULL;
 }
 
+/* What the report says of a combination with noise. */
+static const char *check_report(const ra_settings *s)
+{
+    MPI_EXPECT_OK(ra_report_write(ra_set_text(s, "run.dir"), 0));
+    ra_buf html = read_output(s, "report.html");
+    static const char *const parts[] = {"majority(judge, http, exec)",
+                                        "judge, http</",
+                                        "http, exec</",
+                                        "Cohen's kappa",
+                                        "Krippendorff's alpha of the combined oracles",
+                                        "Noise was added on purpose"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        MPI_EXPECT(strstr(html.data, parts[i]), "the report lacks: %s", parts[i]);
+    ra_buf_free(&html);
+    return NULL;
+}
+
 /* The first `size` ranks, or MPI_COMM_NULL's. */
 static ra_comm part_of(const ra_comm *world, int size)
 {
@@ -159,6 +177,7 @@ static const char *same_on_any_rank_count(const ra_comm *world)
                 int64_t expected = again ? mute : 3 * 2 * (ROWS - 8);
                 if (asked != expected) message = test_message("%d ranks: %d questions, not %d", size, (int)asked, (int)expected);
                 if (!message) message = same_files(one, s);
+                if (!message && size == 1) message = check_report(s);
             }
             ra_settings_free(s);
             ra_err all = ra_comm_agree(world, message ? ra_fail(RA_ERR_DATA, "%s", message) : RA_OK);
