@@ -347,5 +347,6 @@ int main(void)
                                        CASE(test_rules_and_a_judge),
                                        CASE(test_broken_kinds),
                                        CASE(test_an_unusable_cache)};
+    cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, textfile_cleanup);
 }
