@@ -39,6 +39,24 @@ static int clear(void **state)
     return 0;
 }
 
+/* How many verdicts differ. */
+static int differ(void)
+{
+    int n = 0;
+    for (int i = 0; i < N; i++) {
+        n += first[i].compliant != second[i].compliant || first[i].rule != second[i].rule ||
+             first[i].probability != second[i].probability || first[i].margin != second[i].margin;
+    }
+    return n;
+}
+
+static int64_t would_ask(ra_oracle *o, int n)
+{
+    ra_oracle_plan plan = {0};
+    ra_oracle_plan_add(o, items, n, &plan);
+    return ra_oracle_plan_questions(&plan);
+}
+
 static ra_oracle *open_one(test_costly *costly, const char *where)
 {
     ra_oracle *o = NULL;
@@ -84,9 +102,9 @@ static void test_a_second_run_asks_nothing(void **state)
     (void)state;
     test_costly one = {.salt = 1}, two = {.salt = 1}, other = {.salt = 2};
     ra_oracle *o = open_one(&one, cache);
-    assert_int_equal(ra_oracle_would_ask(o, items, N), N);
+    assert_int_equal(would_ask(o, N), N);
     CHECK_OK(ra_oracle_judge(o, items, N, first));
-    assert_int_equal(ra_oracle_would_ask(o, items, N), 0);
+    assert_int_equal(would_ask(o, N), 0);
     assert_int_equal(one.asked, N);
     for (int i = 0; i < N; i++) {
         float p;
@@ -98,7 +116,7 @@ static void test_a_second_run_asks_nothing(void **state)
     CHECK_OK(ra_oracle_close(o));
     o = open_one(&two, cache);
     CHECK_OK(ra_oracle_judge(o, items, N, second));
-    assert_memory_equal(first, second, sizeof first);
+    assert_int_equal(differ(), 0);
     assert_int_equal(two.asked, 0);
     assert_int_equal(ra_oracle_counted(o)->known, N);
     CHECK_OK(ra_oracle_close(o));
@@ -129,7 +147,11 @@ static void test_what_is_another_question(void **state)
     char *text_of_judges = textfile_write_text("other.yaml", "name: p\ntext: Is it otherwise?\n");
     ra_oracle_member m = test_costly_open(&costly, "judge");
     CHECK_OK(test_oracle_of(text_of_judges, &m, 1, RA_COMBINE_ALL, cache, &o));
-    assert_int_equal(ra_oracle_would_ask(o, of, 6), 5); /* another policy text */
+    ra_oracle_plan plan = {0};
+    ra_oracle_plan_add(o, of, 6, &plan); /* another policy text */
+    assert_int_equal(plan.questions[0], 5);
+    assert_int_equal(plan.bytes[0],
+                     3 * 7 + 8 + 7 + 8 + 3); /* responses of 6 and 7 bytes with prompts of 1 and 2, and the longer conversation */
     CHECK_OK(ra_oracle_close(o));
     free(text_of_judges);
 }
@@ -157,6 +179,8 @@ static void test_undecided_is_not_kept(void **state)
     assert_int_equal(ra_oracle_counted(o)->undecided, 19);
     assert_int_equal(first[7].compliant, -1);
     assert_string_equal(ra_oracle_problem(o), "the answer was neither yes nor no");
+    CHECK_OK(ra_oracle_judge(o, items, 100, first));
+    assert_int_equal(mute.asked, 119);
     CHECK_OK(ra_oracle_close(o));
     o = open_one(&again, cache);
     CHECK_OK(ra_oracle_judge(o, items, 100, first));
@@ -208,10 +232,10 @@ static void test_noise(void **state)
     o = open_one(&costly, cache);
     ra_oracle_set_noise(o, 0.1, 5);
     for (int i = N - 1; i >= 0; i--) CHECK_OK(ra_oracle_judge(o, &items[i], 1, &second[i]));
-    assert_memory_equal(first, second, sizeof first);
+    assert_int_equal(differ(), 0);
     ra_oracle_set_noise(o, 0.1, 6);
     CHECK_OK(ra_oracle_judge(o, items, N, second));
-    assert_true(memcmp(first, second, sizeof first) != 0); /* another seed */
+    assert_true(differ() > N / 20); /* another seed */
     ra_oracle_set_noise(o, 0.0, 5);
     CHECK_OK(ra_oracle_judge(o, items, N, second));
     for (int i = 0; i < N; i++) assert_int_equal(second[i].compliant, second[i].probability >= 0.5f);
@@ -291,6 +315,13 @@ static ra_err misbehave(void *state, const ra_oracle_item *item, int n, ra_verdi
     return RA_OK;
 }
 
+static ra_err too_much(void *state, int64_t questions, int64_t bytes)
+{
+    (void)state;
+    return questions > 5 ? ra_fail(RA_ERR_DATA, "%d questions of %d bytes are over the budget", (int)questions, (int)bytes)
+                         : RA_OK;
+}
+
 static const char *nothing(const void *state)
 {
     (void)state;
@@ -305,12 +336,17 @@ static void forget(void *state)
 static void test_broken_kinds(void **state)
 {
     (void)state;
-    static const ra_oracle_ops ops = {"exec", true, true, 8, misbehave, nothing, forget};
+    static const ra_oracle_ops ops = {"exec", true, true, 8, misbehave, nothing, forget, too_much};
     static const char *const messages[] = {"left 1 of 10 questions without an answer", "a question that was not put", "or twice"};
     for (mischief = 0; mischief < 4; mischief++) {
         ra_oracle_member m = {.ops = &ops, .identity = ra_strdup("x"), .threshold = 0.5};
         ra_oracle *o = NULL;
         CHECK_OK(test_oracle_of(policy, &m, 1, RA_COMBINE_ALL, NULL, &o));
+        ra_oracle_plan plan = {0};
+        ra_oracle_plan_add(o, items, 5, &plan);
+        CHECK_OK(ra_oracle_announce(o, &plan));
+        ra_oracle_plan_add(o, items + 5, 5, &plan);
+        check_fails(ra_oracle_announce(o, &plan), RA_ERR_DATA, "10 questions of 70 bytes are over the budget", NULL);
         ra_err err = ra_oracle_judge(o, items, 10, first);
         if (mischief < 3) {
             check_fails(err, RA_ERR_NUMERIC, messages[mischief], NULL);

@@ -101,10 +101,9 @@ static void test_mistakes(void **state)
     refused(EXAMPLE("{prompt: p, response: r, compliant: yes, columns: {a: [[b]]}}"), "columns.a: expected a list of texts");
     refused(EXAMPLE("{prompt: p, prompt: q, response: r, compliant: yes}"), "examples[1].prompt: given twice");
     /* all of them at once */
-    refused("nam: t\ntext: t\nexamples:\n  - {prompt: p}\n  - {respons: r}\n",
+    refused("nam: t\ntext: t\nexamples:\n  - {prompt: p}\n  - {answer: r}\n",
             "policy.yaml:1: nam: unknown key; did you mean name?");
-    for (const char *const *part =
-             (const char *const[]){"name: missing", "examples[1]: no response", "examples[2].respons", NULL};
+    for (const char *const *part = (const char *const[]){"name: missing", "examples[1]: no response", "examples[2].answer", NULL};
          *part; part++) {
         assert_non_null(strstr(ra_error_message(), *part));
     }
