@@ -45,6 +45,9 @@ typedef struct {
     ra_err (*judge)(void *state, const ra_oracle_item *items, int n, ra_verdict_sink sink, void *context);
     const char *(*problem)(const void *state); /* why the last item with -1 could not be judged; "" when there was none */
     void (*close)(void *state);
+    /* NULL, or told before a long job: all ranks together will put at most so many questions, with so many bytes of conversations and responses. For estimates of cost; an error (over a
+     * budget) ends the job before anything is asked. */
+    ra_err (*announce)(void *state, int64_t questions, int64_t bytes);
 } ra_oracle_ops;
 
 /* A kind, opened. */
@@ -99,8 +102,17 @@ void ra_oracle_set_noise(ra_oracle *oracle, double share, uint64_t seed);
 /* n verdicts in order. An item that cannot be judged (a column is missing, a pattern hits its limit, an answer cannot be read) has verdict -1 and names the
  * rule, if any; ra_oracle_problem says why the last one could not. On an error nothing is returned, but the cache holds what was heard until then. */
 ra_err ra_oracle_judge(ra_oracle *oracle, const ra_oracle_item *items, int n, ra_verdict *verdicts);
-/* How many questions ra_oracle_judge would put to costly kinds now. */
-int64_t ra_oracle_would_ask(ra_oracle *oracle, const ra_oracle_item *items, int n);
+/* What costly kinds would be asked, by member; whole numbers alone, to be added over ranks. */
+typedef struct {
+    int64_t questions[RA_MOST_ORACLES], bytes[RA_MOST_ORACLES];
+} ra_oracle_plan;
+
+/* Adds the questions that ra_oracle_judge would put now: those that the cache does not answer. Exact for one kind and one batch; at most so many for RA_COMBINE_FIRST
+ * and where batches repeat each other. */
+void ra_oracle_plan_add(ra_oracle *oracle, const ra_oracle_item *items, int n, ra_oracle_plan *plan);
+int64_t ra_oracle_plan_questions(const ra_oracle_plan *plan); /* of all members */
+/* Tells the kinds of a plan that was added over ranks. An error of a kind that will not do it. */
+ra_err ra_oracle_announce(ra_oracle *oracle, const ra_oracle_plan *plan);
 const char *ra_oracle_problem(const ra_oracle *oracle); /* "" when there was none */
 
 const ra_policy *ra_oracle_policy(const ra_oracle *oracle);

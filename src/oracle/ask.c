@@ -205,12 +205,20 @@ ra_err ra_asked_judge(ra_asked *m, ra_verdicts *cache, const ra_oracle_item *ite
     return err;
 }
 
-int64_t ra_asked_missing(const ra_asked *m, const ra_verdicts *cache, const ra_oracle_item *items, int n)
+static int64_t bytes_of(const ra_oracle_item *item)
+{
+    size_t bytes = strlen(item->response) + (item->turns ? 0 : strlen(item->prompt));
+    for (int i = 0; item->turns && i < item->n_turns; i++) bytes += strlen(item->turns[i].content);
+    return (int64_t)bytes;
+}
+
+void ra_asked_missing(const ra_asked *m, const ra_verdicts *cache, const ra_oracle_item *items, int n, int64_t *questions,
+                      int64_t *bytes)
 {
     batch b;
     make_batch(&b, n);
     look_up(m, cache, items, n, NULL, &b, NULL);
-    int64_t missing = b.asked;
+    *questions += b.asked;
+    for (int k = 0; k < b.asked; k++) *bytes += bytes_of(&items[b.item[k]]);
     free_batch(&b);
-    return missing;
 }

@@ -167,13 +167,29 @@ ra_err ra_oracle_judge(ra_oracle *o, const ra_oracle_item *items, int n, ra_verd
     return err;
 }
 
-int64_t ra_oracle_would_ask(ra_oracle *o, const ra_oracle_item *items, int n)
+/* ---- plans ---- */
+void ra_oracle_plan_add(ra_oracle *o, const ra_oracle_item *items, int n, ra_oracle_plan *plan)
 {
-    int64_t questions = 0;
     for (int k = 0; k < o->n; k++) {
-        if (o->member[k].kind.ops->costly) questions += ra_asked_missing(&o->member[k], o->cache, items, n);
+        if (o->member[k].kind.ops->costly)
+            ra_asked_missing(&o->member[k], o->cache, items, n, &plan->questions[k], &plan->bytes[k]);
     }
-    return questions;
+}
+
+int64_t ra_oracle_plan_questions(const ra_oracle_plan *plan)
+{
+    int64_t sum = 0;
+    for (int k = 0; k < RA_MOST_ORACLES; k++) sum += plan->questions[k];
+    return sum;
+}
+
+ra_err ra_oracle_announce(ra_oracle *o, const ra_oracle_plan *plan)
+{
+    for (int k = 0; k < o->n; k++) {
+        const ra_oracle_member *m = &o->member[k].kind;
+        if (m->ops->announce && plan->questions[k] > 0) RA_TRY(m->ops->announce(m->state, plan->questions[k], plan->bytes[k]));
+    }
+    return RA_OK;
 }
 
 /* ---- what it is ---- */

@@ -17,7 +17,8 @@ ra_hash ra_item_hash(ra_hash identity, const ra_oracle_item *item, bool whole_ro
 /* Asks one member about the items with want[i] (NULL: all), the cache first; out[i] of the others is left alone. */
 ra_err ra_asked_judge(ra_asked *m, ra_verdicts *cache, const ra_oracle_item *items, int n, const bool *want,
                       ra_oracle_counts *counts, ra_verdict *out);
-/* How many of the items are not in the cache. */
-int64_t ra_asked_missing(const ra_asked *m, const ra_verdicts *cache, const ra_oracle_item *items, int n);
+/* Adds how many questions are not in the cache, and the bytes of their texts. */
+void ra_asked_missing(const ra_asked *m, const ra_verdicts *cache, const ra_oracle_item *items, int n, int64_t *questions,
+                      int64_t *bytes);
 
 #endif

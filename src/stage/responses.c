@@ -288,7 +288,7 @@ void ra_answers_free(ra_answers *a)
 
 /* ---- judging ---- */
 
-/* This rank's answers in one batch; verdict and rule of the others stay 0. */
+/* This rank's answers in one batch, announced before; verdict and rule of the others stay 0. Collective. */
 static ra_err judge_mine(const ra_comm *world, ra_oracle *oracle, const ra_prompts *prompts, const ra_answers *a,
                          int64_t *verdict, int64_t *rule)
 {
@@ -304,7 +304,11 @@ static ra_err judge_mine(const ra_comm *world, ra_oracle *oracle, const ra_promp
                                       .turns = p->turns,
                                       .n_turns = p->n};
     }
-    ra_err err = n ? ra_oracle_judge(oracle, items, (int)n, v) : RA_OK;
+    ra_oracle_plan plan = {0};
+    ra_oracle_plan_add(oracle, items, (int)n, &plan);
+    ra_comm_sum_i64(world, plan.questions, sizeof plan / sizeof(int64_t));
+    ra_err err = ra_comm_agree(world, ra_oracle_announce(oracle, &plan));
+    if (err == RA_OK) err = ra_comm_agree(world, ra_oracle_judge(oracle, items, (int)n, v));
     for (int64_t k = 0; k < n && err == RA_OK; k++) {
         verdict[world->rank + k * world->size] = v[k].compliant;
         rule[world->rank + k * world->size] = v[k].rule;
@@ -318,7 +322,7 @@ ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, int64_t undecid
                         ra_answers *a)
 {
     int64_t *verdict = ra_calloc((size_t)a->n * 2, sizeof *verdict), *rule = verdict + a->n, undecided = 0;
-    ra_err err = ra_comm_agree(world, judge_mine(world, oracle, prompts, a, verdict, rule));
+    ra_err err = judge_mine(world, oracle, prompts, a, verdict, rule);
     if (err == RA_OK) {
         ra_comm_sum_i64(world, verdict, 2 * a->n); /* one rank holds each, the others 0 */
         for (int64_t i = 0; i < a->n; i++) {

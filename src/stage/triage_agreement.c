@@ -29,7 +29,7 @@ void ra_triage_agreement_table(const ra_agreement *a, const ra_oracle *oracle, r
             ra_buf_adds(out, "\n");
         }
     }
-    if (n > 2 && a->units) {
+    if (n > 1 && a->units) {
         ra_buf_addf(out, "  agreement of all: %lld responses with two verdicts or more", (long long)a->units);
         add_number(out, "Krippendorff's alpha", ra_agreement_alpha(a));
         ra_buf_adds(out, "\n");

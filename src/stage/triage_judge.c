@@ -219,26 +219,29 @@ static ra_err agree_on_undecided(const judging *j, const tally *sum)
 static ra_err plan(judging *j)
 {
     ra_triage_share *t = j->t;
-    int64_t sum[2] = {0, 0}; /* texts, questions */
+    struct {
+        int64_t texts;
+        ra_oracle_plan plan;
+    } sum = {0};
     ra_prefdata *data = NULL;
     ra_err err = ra_prefdata_open_settings(t->s, &data);
     for (bool more = true; more && err == RA_OK;) {
         err = fill(j, data, false, &more);
-        ra_oracle_item *items = ra_alloc((size_t)j->n * 2 + 1, sizeof *items);
+        ra_oracle_item *items = ra_alloc((size_t)j->n * 2, sizeof *items);
         make_items(j, items);
-        sum[0] += 2 * (int64_t)j->n;
-        sum[1] += ra_oracle_would_ask(t->oracle, items, 2 * j->n);
+        sum.texts += 2 * (int64_t)j->n;
+        ra_oracle_plan_add(t->oracle, items, 2 * j->n, &sum.plan);
         ra_free(items);
         let_all_go(j);
     }
     ra_prefdata_close(data);
     RA_TRY(ra_comm_agree(t->world, err));
-    ra_comm_sum_i64(t->world, sum, 2);
-    j->texts = sum[0];
-    j->questions = sum[1];
+    ra_comm_sum_i64(t->world, &sum.texts, sizeof sum / sizeof(int64_t));
+    j->texts = sum.texts;
+    j->questions = ra_oracle_plan_questions(&sum.plan);
     ra_info("triage: %lld responses, %s%lld questions to the oracle %s", (long long)j->texts,
             ra_oracle_member_count(t->oracle) > 1 ? "at most " : "", (long long)j->questions, ra_oracle_kind(t->oracle));
-    return RA_OK;
+    return ra_comm_agree(t->world, ra_oracle_announce(t->oracle, &sum.plan));
 }
 
 static ra_err judge_all(judging *j, ra_runctl *control)

@@ -80,5 +80,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_two_raters), cmocka_unit_test(test_ends),
                                        cmocka_unit_test(test_published_example)};
+    cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

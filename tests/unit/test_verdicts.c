@@ -333,5 +333,6 @@ int main(void)
                                        CASE(test_concurrent_processes),
                                        CASE(test_counts_by_oracle),
                                        CASE(test_errors)};
+    cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
