@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BATCH = 1000 };
+enum { BATCH = 4096 };
 static const char policy[] = "Responses are to be friendly.\nNothing else is asked.";
 
 typedef struct {
