@@ -14,24 +14,24 @@ typedef struct ra_chat ra_chat;
 
 /* Texts are copied by ra_chat_open; NULL and "" mean the same. */
 typedef struct {
-    const char *name;    /* group of settings that messages name: "oracle.http" */
-    const char *url;     /* https://host/v1; without credentials, query or fragment */
-    const char *model;   /* as the server calls it */
-    const char *key_env; /* the environment variable that holds the key; "": no key is sent */
-    const char *ca_file; /* certificates to trust in place of the system's; TLS is always verified */
-    const char *extra;   /* a JSON object: further members of every request */
-    bool plain_http;     /* allows http:// to other hosts than this one: key and texts travel in clear */
-    bool newer_limit;    /* send max_completion_tokens in place of max_tokens */
-    bool own_sampling;   /* leave temperature to the server */
-    int concurrency;     /* requests in flight */
-    double rate;         /* requests a second at most; 0: no limit */
-    double timeout_s;    /* of one request, connection and answer together */
-    int retries;         /* of one conversation, after its first request */
-    double backoff_s;    /* before the first retry; doubles with each further one */
-    double wait_limit_s; /* the longest single wait; a server that asks for more ends the work */
-    int64_t budget;      /* requests over the client's life, retries among them; 0: no limit */
-    int64_t answer_limit; /* bytes of one HTTP answer */
-    uint64_t seed;        /* of the jitter */
+    const char *name;            /* group of settings that messages name: "oracle.http" */
+    const char *url;             /* https://host/v1; without credentials, query or fragment */
+    const char *model;           /* as the server calls it */
+    const char *key_env;         /* the environment variable that holds the key; "": no key is sent */
+    const char *ca_file;         /* certificates to trust in place of the system's; TLS is always verified */
+    const char *extra;           /* a JSON object: further members of every request */
+    bool plain_http;             /* allows http:// to other hosts than this one: key and texts travel in clear */
+    bool newer_limit;            /* send max_completion_tokens in place of max_tokens */
+    bool own_sampling;           /* leave temperature to the server */
+    int concurrency;             /* requests in flight */
+    double rate;                 /* requests a second at most; 0: no limit */
+    double timeout_s;            /* of one request, connection and answer together */
+    int retries;                 /* of one conversation, after its first request */
+    double backoff_s;            /* before the first retry; doubles with each further one */
+    double wait_limit_s;         /* the longest single wait; a server that asks for more ends the work */
+    int64_t budget;              /* requests over the client's life, retries among them; 0: no limit */
+    int64_t answer_limit;        /* bytes of one HTTP answer */
+    uint64_t seed;               /* of the jitter */
     bool (*stop)(void *context); /* asked several times a second; true: abandon everything at once. May be NULL */
     void *stop_context;
 } ra_chat_config;
@@ -47,10 +47,10 @@ typedef struct {
 
 /* Valid during the callback. */
 typedef struct {
-    const char *text;            /* NULL: given up, `problem` says why */
-    const char *finish_reason;   /* "stop", "length" ...; "" where the server does not say */
-    const json_t *logprobs;      /* choices[0].logprobs as it came, or NULL */
-    const char *problem;         /* with text NULL; never holds the key */
+    const char *text;          /* NULL: given up, `problem` says why */
+    const char *finish_reason; /* "stop", "length" ...; "" where the server does not say */
+    const json_t *logprobs;    /* choices[0].logprobs as it came, or NULL */
+    const char *problem;       /* with text NULL; never holds the key */
 } ra_chat_answer;
 
 typedef struct {
@@ -64,12 +64,12 @@ typedef struct {
 } ra_chat_job;
 
 typedef struct {
-    int64_t requests;        /* sent, retries among them */
-    int64_t taken, given_up; /* conversations */
-    int64_t busy;            /* retries after 408, 409, 425, 429 and 5xx */
-    int64_t lost;            /* after timeouts and broken connections */
-    int64_t malformed;       /* after answers that are no JSON, of another shape, or too long */
-    int64_t unread;          /* answers that the callback could not use */
+    int64_t requests;                     /* sent, retries among them */
+    int64_t taken, given_up;              /* conversations */
+    int64_t busy;                         /* retries after 408, 409, 425, 429 and 5xx */
+    int64_t lost;                         /* after timeouts and broken connections */
+    int64_t malformed;                    /* after answers that are no JSON, of another shape, or too long */
+    int64_t unread;                       /* answers that the callback could not use */
     int64_t prompt_tokens, answer_tokens; /* as far as the server reports its use */
 } ra_chat_counts;
 

@@ -12,21 +12,21 @@ typedef struct {
     int n_argv;
     int workers, window;               /* copies of the program; unanswered items each */
     double timeout_s, start_timeout_s; /* for an item; for the first answer of a copy, shortened once one was seen */
-    int attempts;                      /* of one item: copies that died over it though it was all they held, and answers without sense */
-    int restarts;                      /* deaths of copies in a row without a verdict in between; one more is an error */
-    uint64_t seed;                     /* of the jitter */
-    bool (*stop)(void *context);       /* asked several times a second; true: abandon everything at once. May be NULL */
+    int attempts;  /* of one item: copies that died over it though it was all they held, and answers without sense */
+    int restarts;  /* deaths of copies in a row without a verdict in between; one more is an error */
+    uint64_t seed; /* of the jitter */
+    bool (*stop)(void *context); /* asked several times a second; true: abandon everything at once. May be NULL */
     void *stop_context;
 } ra_exec_config;
 
 typedef struct {
-    int64_t judged, undecided;  /* items */
-    int64_t starts, deaths;     /* of copies; deaths while items were held or without an answer */
-    int64_t hangs;              /* deaths that were ours, for time */
-    int64_t asked_again;        /* items, after a death or an answer that makes no sense */
-    int64_t garbage;            /* lines that are no answers */
-    int64_t unknown, repeated;  /* answers about items that this copy does not hold: never given to it; answered before */
-    int64_t senseless;          /* answers about an item that say neither true, false nor null */
+    int64_t judged, undecided; /* items */
+    int64_t starts, deaths;    /* of copies; deaths while items were held or without an answer */
+    int64_t hangs;             /* deaths that were ours, for time */
+    int64_t asked_again;       /* items, after a death or an answer that makes no sense */
+    int64_t garbage;           /* lines that are no answers */
+    int64_t unknown, repeated; /* answers about items that this copy does not hold: never given to it; answered before */
+    int64_t senseless;         /* answers about an item that say neither true, false nor null */
 } ra_exec_counts;
 
 /* Reads oracle.exec.*; texts belong to `s`. `stop` is left NULL. */

@@ -7,9 +7,9 @@
 
 typedef struct {
     ra_chat_config chat;
-    int max_tokens;                 /* of an answer */
-    int top_logprobs;               /* 0: verdicts without probability */
-    int reminders;                  /* how often an answer that is neither yes nor no is asked again */
+    int max_tokens;                    /* of an answer */
+    int top_logprobs;                  /* 0: verdicts without probability */
+    int reminders;                     /* how often an answer that is neither yes nor no is asked again */
     double price_prompt, price_answer; /* a million tokens, in any currency */
 } ra_http_config;
 
@@ -33,7 +33,8 @@ typedef struct {
     double seconds;                      /* at least, because of the rate; 0 without one */
     bool over_budget;
 } ra_http_estimate;
-void ra_http_estimate_work(const ra_http_config *config, const char *policy_text, int64_t items, int64_t bytes, ra_http_estimate *out);
+void ra_http_estimate_work(const ra_http_config *config, const char *policy_text, int64_t items, int64_t bytes,
+                           ra_http_estimate *out);
 /* One line for the log; appended to `out`. */
 void ra_http_estimate_text(const ra_http_estimate *estimate, ra_buf *out);
 

@@ -8,10 +8,11 @@
 #include <string.h>
 
 enum {
-    WAITING_PER_SLOT = 4,  /* conversations under way for each request in flight: failures must not send the whole work into the wait */
-    POLL_MS = 50,          /* how often `stop` is asked */
-    NEWS_S = 30,           /* seconds between two lines about retries */
-    SHORT_PROMPT = 12      /* bytes a reported token above which a prompt was probably cut: real texts have 2 to 6 */
+    WAITING_PER_SLOT =
+        4,        /* conversations under way for each request in flight: failures must not send the whole work into the wait */
+    POLL_MS = 50, /* how often `stop` is asked */
+    NEWS_S = 30,  /* seconds between two lines about retries */
+    SHORT_PROMPT = 12 /* bytes a reported token above which a prompt was probably cut: real texts have 2 to 6 */
 };
 #define DRAIN_S 10.0 /* how long answers in flight are waited for once nothing more will be sent */
 
@@ -46,11 +47,11 @@ struct ra_chat {
 typedef struct {
     ra_chat *chat;
     const ra_chat_job *job;
-    int n, next;     /* items: all, the first one that was not begun */
+    int n, next; /* items: all, the first one that was not begun */
     int in_flight, waiting;
-    ra_err err;      /* not RA_OK: nothing more is sent */
-    ra_buf message;  /* of `err` */
-    double ended_s;  /* when `err` was set */
+    ra_err err;     /* not RA_OK: nothing more is sent */
+    ra_buf message; /* of `err` */
+    double ended_s; /* when `err` was set */
 } ask;
 
 /* ---- libcurl's callbacks ---- */
@@ -97,7 +98,8 @@ static char *copy(const char *text)
 
 static ra_err check_config(const ra_chat_config *c)
 {
-    if (!c->model || !*c->model) return ra_fail(RA_ERR_ARG, "%s.model is not given; give the model's name as the server knows it", c->name);
+    if (!c->model || !*c->model)
+        return ra_fail(RA_ERR_ARG, "%s.model is not given; give the model's name as the server knows it", c->name);
     if (c->concurrency < 1 || c->concurrency > 1024)
         return ra_fail(RA_ERR_ARG, "%s.concurrency: %d; give 1 to 1024 requests in flight", c->name, c->concurrency);
     if (c->ca_file && *c->ca_file) {
@@ -254,7 +256,8 @@ static void try_again(ask *a, turn *t, const char *problem, double wait_s)
     double now = ra_now(), delay = ra_retry_delay(&chat->rng, t->tries, c->backoff_s, c->wait_limit_s);
     char *text = NULL;
     if (wait_s > c->wait_limit_s) {
-        text = ra_format("%s: the server asks to wait %.0f s, longer than %s.wait_limit (%g s): %s", c->name, wait_s, c->name, c->wait_limit_s, problem);
+        text = ra_format("%s: the server asks to wait %.0f s, longer than %s.wait_limit (%g s): %s", c->name, wait_s, c->name,
+                         c->wait_limit_s, problem);
         end_all(a, RA_ERR_IO, text);
     } else if (t->tries > c->retries && chat->last_answer_s >= t->first_s) {
         text = ra_format("%d attempts failed, the last one with: %s", t->tries, problem);
@@ -264,7 +267,8 @@ static void try_again(ask *a, turn *t, const char *problem, double wait_s)
         end_all(a, RA_ERR_IO, text);
     } else {
         t->due_s = now + (delay > wait_s ? delay : wait_s);
-        if (wait_s > 0 && now + wait_s > chat->pause_s) chat->pause_s = now + wait_s; /* limits are the account's, not the request's */
+        if (wait_s > 0 && now + wait_s > chat->pause_s)
+            chat->pause_s = now + wait_s; /* limits are the account's, not the request's */
         a->waiting++;
         tell_retries(a, problem);
     }
@@ -274,9 +278,11 @@ static void try_again(ask *a, turn *t, const char *problem, double wait_s)
 /* A server that cuts prompts in silence judges by half a policy. */
 static void check_prompt(ra_chat *chat, const turn *t, int64_t tokens)
 {
-    if (tokens <= 0 || chat->cut_told || (int64_t)t->body.length < SHORT_PROMPT * (tokens + 32 /* the request's own JSON */)) return;
+    if (tokens <= 0 || chat->cut_told || (int64_t)t->body.length < SHORT_PROMPT * (tokens + 32 /* the request's own JSON */))
+        return;
     chat->cut_told = true;
-    ra_warn("%s: the server counts %lld tokens in a request of %zu bytes; if it cut the prompt (context too short), the answers are about a part of it: raise the "
+    ra_warn("%s: the server counts %lld tokens in a request of %zu bytes; if it cut the prompt (context too short), the answers "
+            "are about a part of it: raise the "
             "server's context length",
             chat->config.name, (long long)tokens, t->body.length);
 }
@@ -309,8 +315,9 @@ static void hand_over(ask *a, turn *t, const ra_chat_reply *reply)
 
 static bool is_hopeless(CURLcode code)
 {
-    return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE || code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CIPHER ||
-           code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT || code == CURLE_SSL_ISSUER_ERROR;
+    return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE || code == CURLE_SSL_CERTPROBLEM ||
+           code == CURLE_SSL_CIPHER || code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT ||
+           code == CURLE_SSL_ISSUER_ERROR;
 }
 
 static void finish_transfer(ask *a, turn *t, CURLcode code)
@@ -324,8 +331,8 @@ static void finish_transfer(ask *a, turn *t, CURLcode code)
         char *text;
         if (is_hopeless(code)) {
             bool trust = code == CURLE_PEER_FAILED_VERIFICATION;
-            text = ra_format("%s: %s: %s%s%s%s", name, chat->config.url, said, trust ? " (a certificate of your own: " : "", trust ? name : "",
-                             trust ? ".ca_file)" : "");
+            text = ra_format("%s: %s: %s%s%s%s", name, chat->config.url, said, trust ? " (a certificate of your own: " : "",
+                             trust ? name : "", trust ? ".ca_file)" : "");
             end_all(a, RA_ERR_IO, text);
         } else if (t->too_long) {
             chat->counts.malformed++;
@@ -353,7 +360,10 @@ static void finish_transfer(ask *a, turn *t, CURLcode code)
         chat->counts.malformed++;
         try_again(a, t, reply.problem.data, 0);
         break;
-    case RA_CHAT_REFUSED: chat->last_answer_s = ra_now(); give_up(a, t, reply.problem.data); break;
+    case RA_CHAT_REFUSED:
+        chat->last_answer_s = ra_now();
+        give_up(a, t, reply.problem.data);
+        break;
     case RA_CHAT_FATAL: {
         char *text = ra_format("%s: %s: %s", name, chat->config.url, reply.problem.data);
         end_all(a, RA_ERR_ARG, text);
@@ -508,7 +518,8 @@ void ra_chat_counts_text(const ra_chat_counts *c, ra_buf *out)
     ra_buf_addf(out, "%lld requests, %lld answers", (long long)c->requests, (long long)c->taken);
     if (c->busy + c->lost + c->malformed)
         ra_buf_addf(out, ", %lld retries (server busy or failing %lld, connection lost or too slow %lld, malformed %lld)",
-                    (long long)(c->busy + c->lost + c->malformed), (long long)c->busy, (long long)c->lost, (long long)c->malformed);
+                    (long long)(c->busy + c->lost + c->malformed), (long long)c->busy, (long long)c->lost,
+                    (long long)c->malformed);
     if (c->unread) ra_buf_addf(out, ", %lld unusable answers", (long long)c->unread);
     if (c->given_up) ra_buf_addf(out, ", %lld given up", (long long)c->given_up);
     if (c->prompt_tokens) ra_buf_addf(out, ", %lld + %lld tokens", (long long)c->prompt_tokens, (long long)c->answer_tokens);

@@ -57,8 +57,10 @@ static bool says(const char *text, const char *word)
 static bool is_about_content(long status, const complaint *c)
 {
     if (status != 400 && status != 413 && status != 422 && status != 403) return false;
-    static const char *const marks[] = {"content_filter", "content_policy", "ResponsibleAIPolicyViolation", "context_length", "exceed_context_size", "context length",
-                                        "context size",   "context window", "content management policy",    "input is too long", "max_new_tokens` must be"};
+    static const char *const marks[] = {"content_filter",    "content_policy",         "ResponsibleAIPolicyViolation",
+                                        "context_length",    "exceed_context_size",    "context length",
+                                        "context size",      "context window",         "content management policy",
+                                        "input is too long", "max_new_tokens` must be"};
     if (status == 413) return true;
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
         if (says(c->code, marks[i]) || says(c->type, marks[i]) || says(c->message, marks[i])) return true;
@@ -117,7 +119,8 @@ static bool read_content(const json_t *content, ra_buf *out)
     size_t i;
     json_t *part;
     bool any = json_array_size(content) == 0;
-    json_array_foreach(content, i, part) {
+    json_array_foreach(content, i, part)
+    {
         const char *type = text_of(part, "type"), *text = text_of(part, "text");
         if (!type || strcmp(type, "text") != 0 || !text) continue;
         ra_buf_adds(out, text);
@@ -148,7 +151,8 @@ static void read_empty(const json_t *message, ra_chat_reply *out)
 
 static void read_choice(const json_t *root, ra_chat_reply *out)
 {
-    const json_t *choices = json_object_get(root, "choices"), *choice = json_array_get(choices, 0), *message = json_object_get(choice, "message");
+    const json_t *choices = json_object_get(root, "choices"), *choice = json_array_get(choices, 0),
+                 *message = json_object_get(choice, "message");
     if (!json_is_array(choices)) {
         malformed(out, "an answer without \"choices\"");
     } else if (!json_is_object(choice)) {
@@ -184,7 +188,10 @@ void ra_chat_read_reply(long status, const char *body, size_t n, ra_chat_reply *
     complaint c;
     if (status >= 300 && status < 400) {
         out->kind = RA_CHAT_FATAL;
-        ra_buf_addf(&out->problem, "HTTP %ld: the server sends requests elsewhere; redirects are not followed, so that the key stays where it was meant to go: give the final address", status);
+        ra_buf_addf(&out->problem,
+                    "HTTP %ld: the server sends requests elsewhere; redirects are not followed, so that the key stays where it "
+                    "was meant to go: give the final address",
+                    status);
     } else if (status < 200 || status >= 400) {
         read_refusal(status, out->root, n, out);
     } else if (!out->root) {

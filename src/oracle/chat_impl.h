@@ -7,7 +7,7 @@
 
 /* ---- the key, and what may be said (chat_secret.c) ---- */
 typedef struct {
-    char *key;           /* NULL: none */
+    char *key; /* NULL: none */
     struct curl_slist *headers;
 } ra_chat_secret;
 /* Reads the key from the environment and makes the headers of every request. */
@@ -40,7 +40,7 @@ typedef struct {
     const char *finish_reason;
     const json_t *logprobs;
     int64_t prompt_tokens, answer_tokens; /* -1: not reported */
-    ra_buf problem;                       /* of all kinds but GOOD; the server's words are quoted, a body that is not understood is not */
+    ra_buf problem; /* of all kinds but GOOD; the server's words are quoted, a body that is not understood is not */
 } ra_chat_reply;
 
 /* `status`: of HTTP. `body`: n bytes. Fills a reply that is all zero or was freed. */

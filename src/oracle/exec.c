@@ -31,10 +31,10 @@ typedef struct {
     ra_exec_worker *workers;
     ra_rng rng;
     ra_exec_counts counts;
-    ra_exec_answer answer; /* the last line that was read */
-    int64_t base;          /* id of item 0 of this call */
+    ra_exec_answer answer;  /* the last line that was read */
+    int64_t base;           /* id of item 0 of this call */
     double slowest_start_s; /* the longest time from a start to the first answer; 0: none yet */
-    int barren;            /* deaths in a row, of all copies, without a verdict in between */
+    int barren;             /* deaths in a row, of all copies, without a verdict in between */
     int words_shown;
     bool told[TOLD_KINDS];
     bool stopping;
@@ -45,9 +45,9 @@ typedef struct {
 typedef struct {
     exec *x;
     const ra_oracle_item *items;
-    int n, next;       /* items; the first that was not yet given out */
-    int open;          /* items without a verdict */
-    int *again;        /* to be asked again, alone: a ring of n places, each item in it once at most */
+    int n, next; /* items; the first that was not yet given out */
+    int open;    /* items without a verdict */
+    int *again;  /* to be asked again, alone: a ring of n places, each item in it once at most */
     int n_again, first_again;
     uint8_t *attempts; /* by item; DONE when it has its verdict */
     ra_verdict_sink sink;
@@ -149,7 +149,8 @@ static void take_line(judging *j, ra_exec_worker *w, const char *line, size_t n)
     if (!w->answered && w->last_s - w->started_s > x->slowest_start_s) x->slowest_start_s = w->last_s - w->started_s;
     w->answered = true;
     w->failures = 0;
-    if (x->answer.verdict.compliant < 0) snprintf(x->problem, sizeof x->problem, "%s: %.300s", x->config.name, x->answer.problem.data);
+    if (x->answer.verdict.compliant < 0)
+        snprintf(x->problem, sizeof x->problem, "%s: %.300s", x->config.name, x->answer.problem.data);
     settle(j, item, &x->answer.verdict);
 }
 
@@ -163,7 +164,8 @@ static void pass_on_words(exec *x, ra_exec_worker *w)
         ra_buf_clear(&w->last_words);
         ra_text_quote(&w->last_words, line, n, WORD_BYTES);
         if (x->words_shown < WORDS_SHOWN) ra_info("%s[%d]: %s", x->config.name, w->number, w->last_words.data);
-        if (++x->words_shown == WORDS_SHOWN) ra_info("%s: no more of what the program says on standard error is shown", x->config.name);
+        if (++x->words_shown == WORDS_SHOWN)
+            ra_info("%s: no more of what the program says on standard error is shown", x->config.name);
     }
     ra_exec_drop(&w->words, at);
 }
@@ -212,7 +214,8 @@ static ra_err bury(judging *j, ra_exec_worker *w, const char *why)
         x->counts.hangs += why != NULL;
         x->barren++;
         if (x->barren > x->config.restarts) {
-            err = ra_fail(RA_ERR_IO, "%s: %s: %d copies in a row ended without a verdict; the last one %s", x->config.name, x->config.argv[0], x->barren, how.data);
+            err = ra_fail(RA_ERR_IO, "%s: %s: %d copies in a row ended without a verdict; the last one %s", x->config.name,
+                          x->config.argv[0], x->barren, how.data);
         } else if (x->counts.deaths <= 10) {
             ra_warn("%s: copy %d of %s %s", x->config.name, w->number, x->config.argv[0], how.data);
             if (x->counts.deaths == 10) ra_warn("%s: further ends of copies are counted only", x->config.name);
@@ -254,7 +257,8 @@ static ra_err look_after(judging *j, ra_exec_worker *w)
     double now = ra_now();
     if (ra_process_has_ended(&w->process)) return bury(j, w, NULL);
     if (w->out_ended_s > 0 && now - w->out_ended_s > OUTPUT_ENDED_S) return bury(j, w, "closed its output");
-    if (is_over_time(x, w, now)) return bury(j, w, w->answered ? "answered nothing for longer than timeout" : "gave no first answer within start_timeout");
+    if (is_over_time(x, w, now))
+        return bury(j, w, w->answered ? "answered nothing for longer than timeout" : "gave no first answer within start_timeout");
     return RA_OK;
 }
 
@@ -421,10 +425,14 @@ static const ra_oracle_ops exec_ops = {"exec", true, true, 4096, judge, problem,
 
 static ra_err check_config(const ra_exec_config *c)
 {
-    if (c->n_argv < 1 || !*c->argv[0]) return ra_fail(RA_ERR_ARG, "%s.command is not given; give a list: the program and its arguments", c->name);
-    if (c->workers < 1 || c->window < 1) return ra_fail(RA_ERR_ARG, "%s: %d workers with a window of %d; give 1 or more of each", c->name, c->workers, c->window);
-    if (c->attempts < 1 || c->attempts >= DONE) return ra_fail(RA_ERR_ARG, "%s.attempts: %d; give 1 to %d", c->name, c->attempts, DONE - 1);
-    if (!(c->timeout_s > 0) || !(c->start_timeout_s > 0)) return ra_fail(RA_ERR_ARG, "%s: a time limit that is not above 0", c->name);
+    if (c->n_argv < 1 || !*c->argv[0])
+        return ra_fail(RA_ERR_ARG, "%s.command is not given; give a list: the program and its arguments", c->name);
+    if (c->workers < 1 || c->window < 1)
+        return ra_fail(RA_ERR_ARG, "%s: %d workers with a window of %d; give 1 or more of each", c->name, c->workers, c->window);
+    if (c->attempts < 1 || c->attempts >= DONE)
+        return ra_fail(RA_ERR_ARG, "%s.attempts: %d; give 1 to %d", c->name, c->attempts, DONE - 1);
+    if (!(c->timeout_s > 0) || !(c->start_timeout_s > 0))
+        return ra_fail(RA_ERR_ARG, "%s: a time limit that is not above 0", c->name);
     return RA_OK;
 }
 
@@ -467,10 +475,14 @@ const ra_exec_counts *ra_exec_counted(const void *state)
 void ra_exec_counts_text(const ra_exec_counts *c, ra_buf *out)
 {
     ra_buf_addf(out, "%lld verdicts by %lld starts of the program", (long long)c->judged, (long long)c->starts);
-    if (c->deaths) ra_buf_addf(out, ", %lld of them ended before their work was done (%lld killed for time or size)", (long long)c->deaths, (long long)c->hangs);
+    if (c->deaths)
+        ra_buf_addf(out, ", %lld of them ended before their work was done (%lld killed for time or size)", (long long)c->deaths,
+                    (long long)c->hangs);
     if (c->asked_again) ra_buf_addf(out, ", %lld items asked again", (long long)c->asked_again);
     if (c->undecided) ra_buf_addf(out, ", %lld undecided", (long long)c->undecided);
     if (c->garbage + c->unknown + c->repeated + c->senseless)
-        ra_buf_addf(out, "; errors of the program: %lld lines that are no answer, %lld unknown ids, %lld second answers, %lld answers without sense",
+        ra_buf_addf(out,
+                    "; errors of the program: %lld lines that are no answer, %lld unknown ids, %lld second answers, %lld answers "
+                    "without sense",
                     (long long)c->garbage, (long long)c->unknown, (long long)c->repeated, (long long)c->senseless);
 }

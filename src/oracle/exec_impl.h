@@ -8,7 +8,11 @@
 /* Appends the line that asks about `item`. */
 void ra_exec_write_item(int64_t id, const char *policy_text, const ra_oracle_item *item, ra_buf *out);
 
-typedef enum { RA_EXEC_VERDICT, RA_EXEC_GARBAGE /* no answer at all */, RA_EXEC_SENSELESS /* about `id`, without a verdict */ } ra_exec_line;
+typedef enum {
+    RA_EXEC_VERDICT,
+    RA_EXEC_GARBAGE /* no answer at all */,
+    RA_EXEC_SENSELESS /* about `id`, without a verdict */
+} ra_exec_line;
 typedef struct {
     int64_t id;
     ra_verdict verdict;
@@ -31,9 +35,9 @@ typedef struct {
     size_t written;                 /* of to_write */
     ra_exec_held *held;             /* unanswered items in the order of sending */
     int n_held;
-    bool alone;         /* what it holds was held at a death before: nothing else is sent meanwhile */
-    bool answered;      /* since its start */
-    int failures;       /* starts in a row without an answer */
+    bool alone;    /* what it holds was held at a death before: nothing else is sent meanwhile */
+    bool answered; /* since its start */
+    int failures;  /* starts in a row without an answer */
     double started_s;
     double due_s;       /* not to be started before */
     double last_s;      /* when it last answered, or was given work while it had none */

@@ -37,7 +37,8 @@ ra_exec_line ra_exec_read_answer(const char *line, size_t n, ra_exec_answer *out
     out->verdict = (ra_verdict){.compliant = -1, .rule = -1};
     json_error_t error;
     json_t *root = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error);
-    const json_t *id = json_object_get(root, "id"), *compliant = json_object_get(root, "compliant"), *probability = json_object_get(root, "probability");
+    const json_t *id = json_object_get(root, "id"), *compliant = json_object_get(root, "compliant"),
+                 *probability = json_object_get(root, "probability");
     const char *reason = json_string_value(json_object_get(root, "reason"));
     ra_exec_line kind = RA_EXEC_VERDICT;
     if (!json_is_integer(id)) {
@@ -57,7 +58,8 @@ ra_exec_line ra_exec_read_answer(const char *line, size_t n, ra_exec_answer *out
         }
     } else if (!json_is_boolean(compliant)) {
         kind = senseless(out, "an answer whose \"compliant\" is neither true, false nor null");
-    } else if (probability && !json_is_null(probability) && !(json_is_number(probability) && json_number_value(probability) >= 0 && json_number_value(probability) <= 1)) {
+    } else if (probability && !json_is_null(probability) &&
+               !(json_is_number(probability) && json_number_value(probability) >= 0 && json_number_value(probability) <= 1)) {
         kind = senseless(out, "an answer whose \"probability\" is no number from 0 to 1");
     } else {
         bool yes = json_is_true(compliant);

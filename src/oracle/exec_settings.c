@@ -29,7 +29,7 @@ static char *find_program(const char *name)
 {
     const char *path = getenv("PATH");
     if (strchr(name, '/')) return access(name, X_OK) == 0 ? ra_strdup(name) : NULL;
-    for (const char *at = path ? path : "/bin:/usr/bin"; ; at++) {
+    for (const char *at = path ? path : "/bin:/usr/bin";; at++) {
         size_t n = strcspn(at, ":");
         char *full = ra_format("%.*s%s%s", (int)n, at, n ? "/" : "", name);
         struct stat info;
@@ -46,7 +46,8 @@ static ra_err add_content(ra_buf *out, const char *path)
     struct stat info;
     if (stat(path, &info) != 0 || !S_ISREG(info.st_mode)) return RA_OK;
     if (info.st_size > HASHED_WHOLE) {
-        ra_buf_addf(out, " [%lld bytes of %lld.%09ld]", (long long)info.st_size, (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+        ra_buf_addf(out, " [%lld bytes of %lld.%09ld]", (long long)info.st_size, (long long)info.st_mtim.tv_sec,
+                    info.st_mtim.tv_nsec);
         return RA_OK;
     }
     ra_hash hash;
@@ -60,9 +61,12 @@ static ra_err add_content(ra_buf *out, const char *path)
 ra_err ra_exec_identity(const ra_exec_config *config, char **identity)
 {
     *identity = NULL;
-    if (config->n_argv < 1 || !*config->argv[0]) return ra_fail(RA_ERR_ARG, "%s.command is not given; give a list: the program and its arguments", config->name);
+    if (config->n_argv < 1 || !*config->argv[0])
+        return ra_fail(RA_ERR_ARG, "%s.command is not given; give a list: the program and its arguments", config->name);
     char *program = find_program(config->argv[0]);
-    if (!program) return ra_fail(RA_ERR_ARG, "%s.command: there is no program %s that may be executed (looked for in PATH)", config->name, config->argv[0]);
+    if (!program)
+        return ra_fail(RA_ERR_ARG, "%s.command: there is no program %s that may be executed (looked for in PATH)", config->name,
+                       config->argv[0]);
     ra_buf text = {0};
     ra_buf_addf(&text, "exec '%s'", config->argv[0]);
     ra_err err = add_content(&text, program);

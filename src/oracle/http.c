@@ -95,7 +95,8 @@ ra_err ra_http_open(const ra_http_config *config, const char *policy_text, const
     *ops = &http_ops;
     if (!policy_text || !policy_text[strspn(policy_text, " \t\r\n")])
         return ra_fail(RA_ERR_ARG, "the http oracle needs the policy in words, and the policy file gives none (doc/policies.md)");
-    if (config->max_tokens < 1) return ra_fail(RA_ERR_ARG, "%s.max_tokens: %d; give 1 or more", config->chat.name, config->max_tokens);
+    if (config->max_tokens < 1)
+        return ra_fail(RA_ERR_ARG, "%s.max_tokens: %d; give 1 or more", config->chat.name, config->max_tokens);
     ra_chat *chat;
     RA_TRY(ra_chat_open(&config->chat, &chat));
     http *h = ra_calloc(1, sizeof *h);
@@ -115,13 +116,14 @@ const ra_chat_counts *ra_http_counted(const void *state)
 char *ra_http_identity(const ra_http_config *config)
 {
     const ra_chat_config *c = &config->chat;
-    return ra_format("http form=%d url=%s model=%s sampling=%s max_tokens=%d logprobs=%d reminders=%d extra=%s", RA_HTTP_QUESTION_FORM, c->url ? c->url : "",
-                     c->model ? c->model : "", c->own_sampling ? "own" : "greedy", config->max_tokens, config->top_logprobs, config->reminders,
-                     c->extra ? c->extra : "");
+    return ra_format("http form=%d url=%s model=%s sampling=%s max_tokens=%d logprobs=%d reminders=%d extra=%s",
+                     RA_HTTP_QUESTION_FORM, c->url ? c->url : "", c->model ? c->model : "", c->own_sampling ? "own" : "greedy",
+                     config->max_tokens, config->top_logprobs, config->reminders, c->extra ? c->extra : "");
 }
 
 /* ---- the estimate ---- */
-void ra_http_estimate_work(const ra_http_config *config, const char *policy_text, int64_t items, int64_t bytes, ra_http_estimate *out)
+void ra_http_estimate_work(const ra_http_config *config, const char *policy_text, int64_t items, int64_t bytes,
+                           ra_http_estimate *out)
 {
     double fixed = (double)ra_http_question_overhead(policy_text);
     out->requests = items;
@@ -134,7 +136,8 @@ void ra_http_estimate_work(const ra_http_config *config, const char *policy_text
 
 void ra_http_estimate_text(const ra_http_estimate *e, ra_buf *out)
 {
-    ra_buf_addf(out, "%lld requests, about %.3g prompt tokens, at most %.3g answer tokens", (long long)e->requests, e->prompt_tokens, e->answer_tokens);
+    ra_buf_addf(out, "%lld requests, about %.3g prompt tokens, at most %.3g answer tokens", (long long)e->requests,
+                e->prompt_tokens, e->answer_tokens);
     if (e->cost > 0) ra_buf_addf(out, ", about %.2f at the given prices", e->cost);
     if (e->seconds > 0) ra_buf_addf(out, ", at least %.0f s at the given rate", e->seconds);
     if (e->over_budget) ra_buf_adds(out, "; MORE THAN THE BUDGET");

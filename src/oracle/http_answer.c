@@ -65,7 +65,8 @@ int ra_http_read_answer(const char *text, const char *finish_reason, const char 
     if (strncmp(text, open, sizeof open - 1) == 0) {
         const char *end = strstr(text, close);
         if (!end) {
-            *why = "the answer ends inside the model's reasoning; raise oracle.http.max_tokens, or switch reasoning off by oracle.http.extra";
+            *why = "the answer ends inside the model's reasoning; raise oracle.http.max_tokens, or switch reasoning off by "
+                   "oracle.http.extra";
             return -1;
         }
         n -= (size_t)(end + sizeof close - 1 - text);
@@ -73,7 +74,8 @@ int ra_http_read_answer(const char *text, const char *finish_reason, const char 
         trim(&text, &n, " \t\r\n");
     }
     if (n == 0) {
-        *why = cut ? "an empty answer that used up its tokens: the model reasons; raise oracle.http.max_tokens, or switch reasoning off by oracle.http.extra"
+        *why = cut ? "an empty answer that used up its tokens: the model reasons; raise oracle.http.max_tokens, or switch "
+                     "reasoning off by oracle.http.extra"
                    : "an empty answer";
         return -1;
     }
@@ -82,7 +84,9 @@ int ra_http_read_answer(const char *text, const char *finish_reason, const char 
         unfence(&text, &n);
         value = json_value(text, n);
     }
-    *why = value >= 0 ? NULL : cut ? "the answer is neither yes nor no, and was cut at oracle.http.max_tokens" : "the answer is neither yes nor no";
+    *why = value >= 0 ? NULL
+           : cut      ? "the answer is neither yes nor no, and was cut at oracle.http.max_tokens"
+                      : "the answer is neither yes nor no";
     return value;
 }
 
@@ -126,12 +130,14 @@ static bool read_chat(const json_t *content, double *probability, double *margin
 {
     size_t i, k;
     json_t *entry, *other;
-    json_array_foreach(content, i, entry) {
+    json_array_foreach(content, i, entry)
+    {
         const char *token = json_string_value(json_object_get(entry, "token"));
         if (!token || word_value(token, strlen(token)) < 0) continue;
         tally t = {0};
         bool own = false;
-        json_array_foreach(json_object_get(entry, "top_logprobs"), k, other) {
+        json_array_foreach(json_object_get(entry, "top_logprobs"), k, other)
+        {
             const char *name = json_string_value(json_object_get(other, "token"));
             own = own || (name && strcmp(name, token) == 0);
             count_token(&t, name, number(json_object_get(other, "logprob")));
@@ -149,7 +155,8 @@ static bool read_completion(const json_t *logprobs, double *probability, double 
     const json_t *tokens = json_object_get(logprobs, "tokens"), *own = json_object_get(logprobs, "token_logprobs");
     size_t i;
     json_t *entry;
-    json_array_foreach(tokens, i, entry) {
+    json_array_foreach(tokens, i, entry)
+    {
         const char *token = json_string_value(entry), *name;
         if (!token || word_value(token, strlen(token)) < 0) continue;
         json_t *top = json_array_get(json_object_get(logprobs, "top_logprobs"), i), *value;

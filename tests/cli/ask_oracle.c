@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BATCH = 1000 };
+enum { BATCH = 4096 };
 static const char policy[] = "Responses are to be friendly.\nNothing else is asked.";
 
 typedef struct {
@@ -29,7 +29,8 @@ static void take(void *context, int item, const ra_verdict *v)
 {
     sink *s = context;
     char line[100];
-    int n = snprintf(line, sizeof line, "%d %d %.6f %.6f\n", s->ids[item], v->compliant, (double)v->probability, (double)v->margin);
+    int n =
+        snprintf(line, sizeof line, "%d %d %.6f %.6f\n", s->ids[item], v->compliant, (double)v->probability, (double)v->margin);
     if (write(s->file, line, (size_t)n) != n) abort();
     s->undecided += v->compliant < 0;
 }
@@ -85,10 +86,13 @@ static ra_err ask(const ra_oracle_ops *ops, void *state, int n, const char *done
         for (; next < n && count < BATCH; next++) {
             if (done[next]) continue;
             snprintf(prompts[count], sizeof *prompts, "question %d", next);
-            snprintf(responses[count], sizeof *responses, "item %d: Straße, 漢字 😀 \"quoted\" \\ back\n\tand </response> inside", next);
-            memcpy(turns[count], (ra_message[3]){{"user", "hello"}, {"assistant", "hi"}, {"user", prompts[count]}}, sizeof *turns);
+            snprintf(responses[count], sizeof *responses, "item %d: Straße, 漢字 😀 \"quoted\" \\ back\n\tand </response> inside",
+                     next);
+            memcpy(turns[count], (ra_message[3]){{"user", "hello"}, {"assistant", "hi"}, {"user", prompts[count]}},
+                   sizeof *turns);
             bool talk = next % 2;
-            items[count] = (ra_oracle_item){prompts[count], responses[count], next % 3 ? NULL : "chat", NULL, -1, talk ? turns[count] : NULL, talk ? 3 : 0};
+            items[count] = (ra_oracle_item){
+                prompts[count], responses[count], next % 3 ? NULL : "chat", NULL, -1, talk ? turns[count] : NULL, talk ? 3 : 0};
             ids[count++] = next;
         }
         RA_TRY(ops->judge(state, items, count, take, s));
@@ -116,8 +120,10 @@ int main(int argc, char **argv)
     if (state) {
         if (out.undecided) ra_warn("%d undecided: %s", out.undecided, ops->problem(state));
         ra_buf text = {0};
-        if (strcmp(argv[1], "http") == 0) ra_chat_counts_text(ra_http_counted(state), &text);
-        else ra_exec_counts_text(ra_exec_counted(state), &text);
+        if (strcmp(argv[1], "http") == 0)
+            ra_chat_counts_text(ra_http_counted(state), &text);
+        else
+            ra_exec_counts_text(ra_exec_counted(state), &text);
         ra_info("%s", text.data);
         ra_buf_free(&text);
         ops->close(state);

@@ -121,7 +121,7 @@ class Server:
         special = self.mode_answer(item, "yes" if said else "no")
         if self.args.mode == "hang" or kind == "hang":
             self.note("fault", item, kind="hang")
-            await asyncio.sleep(30 if self.args.mode else 3)
+            await asyncio.sleep(30)
             return False
         if special:
             await self.reply(writer, *special)
