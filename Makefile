@@ -12,7 +12,7 @@ ARCH    ?= native
 OPT     ?= -O3
 NP      ?= 2
 
-PKGS         := ompi-c hdf5-openmpi jansson yaml-0.1 libpcre2-8 libutf8proc libxxhash zlib libzstd
+PKGS         := ompi-c hdf5-openmpi jansson yaml-0.1 libpcre2-8 libutf8proc libxxhash zlib libzstd libcurl
 PKG_CFLAGS   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 CMOCKA_CFLAGS := $(shell pkg-config --cflags cmocka 2>/dev/null)

@@ -21,6 +21,8 @@ void ra_runctl_start(ra_runctl *ctl);
 void ra_runctl_end(void);
 /* Collective. True when an orderly stop was asked for; `reason` (may be NULL) then names it, a static string. */
 bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **reason);
+/* Not collective. True once a signal asked this process to stop: for waits that no other rank takes part in. */
+bool ra_runctl_signalled(void);
 void ra_runctl_reset_flag(void);
 
 #endif

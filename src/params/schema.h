@@ -6,6 +6,7 @@
 
 typedef enum {
     RA_KEY_TEXT,  /* any text; read by ra_set_text */
+    RA_KEY_ENV,   /* the name of an environment variable; read by ra_set_text; a refused value is not shown */
     RA_KEY_WORD,  /* one of `words`; read by ra_set_text */
     RA_KEY_LIST,  /* one value or a list; read by ra_set_list */
     RA_KEY_MAP,   /* names with values, name=value on the command line; read by ra_set_list as "name=value" */
@@ -20,7 +21,7 @@ typedef struct {
     const char *name;
     ra_key_type type;
     const char *fallback; /* as a user would write it; "=key" is the value of another (text) key, "=key/x" that with "/x" */
-    const char *words;    /* RA_KEY_WORD: "a|b|c" */
+    const char *words;    /* RA_KEY_WORD, and RA_KEY_LIST of known words: "a|b|c" */
     double low, high;     /* numbers: the accepted range */
     bool above_low;       /* the range is open at `low` */
     const char *unit;     /* for the reader, "" without one */
@@ -33,7 +34,7 @@ typedef struct {
     const char *first, *title;
 } ra_section;
 
-enum { RA_KEY_COUNT = 86, RA_SECTION_COUNT = 13 };
+enum { RA_KEY_COUNT = 131, RA_SECTION_COUNT = 14 };
 extern const ra_key ra_schema[RA_KEY_COUNT];
 extern const ra_section ra_schema_sections[RA_SECTION_COUNT];
 

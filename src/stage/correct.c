@@ -1,0 +1,538 @@
+/* correct: corrections y_c of Punish pairs (METHOD eq. 2c). Candidates are written (a column, a model, an endpoint), fitted to the sample, judged by the oracle; what does not hold is tried
+ * again, then the pair falls back to eq. 2 and is counted. Rows are dealt to the ranks; nothing depends on their number. */
+#include "correct.h"
+#include "oracles.h"
+#include "prepare_sample.h"
+#include "run_context.h"
+#include "triage.h"
+
+#include <realign/file.h>
+#include <realign/hash.h>
+#include <realign/log.h>
+#include <realign/mem.h>
+#include <realign/runctl.h>
+#include <realign/stage.h>
+#include <realign/timer.h>
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    ra_row *row;
+    int attempt;
+} waiting;
+
+typedef struct {
+    const ra_settings *s;
+    const ra_comm *world;
+    const char *dir, *source;
+    ra_store *store;
+    int8_t *action; /* (samples) */
+    int64_t pairs;  /* Punish pairs of all ranks */
+    uint64_t key;
+    char *depends_on;
+    ra_oracle *oracle;
+    bool judges; /* the oracle can judge texts that are not in the data */
+    ra_tokenizer *tokenizer;
+    ra_template *tpl;
+    ra_sample_rules rules;
+    ra_candidates *candidates;
+    ra_corrector *corrector;
+    ra_runctl control;
+    double looked_at; /* when the stop file was last looked for */
+    int attempts;
+    ra_prefdata *data;
+    waiting *queue; /* (queued) */
+    int64_t queued, queue_capacity;
+    ra_job *job; /* (batch) */
+    int batch;
+    ra_correct_results results;
+    double begun;
+} correct;
+
+/* ---- the queue ---- */
+static void wait_in_line(correct *c, ra_row *row, int attempt)
+{
+    if (c->queued == c->queue_capacity) {
+        c->queue_capacity = c->queue_capacity ? 2 * c->queue_capacity : 256;
+        c->queue = ra_realloc(c->queue, (size_t)c->queue_capacity, sizeof *c->queue);
+    }
+    c->queue[c->queued++] = (waiting){row, attempt};
+}
+
+/* Reads this rank's Punish pairs until a batch waits; *more is false at the end of the data. */
+static ra_err fill(correct *c, bool *more)
+{
+    while (*more && c->queued < c->batch) {
+        const ra_row *row;
+        ra_row_status status;
+        RA_TRY(ra_prefdata_next(c->data, c->world->rank, c->world->size, 1, &row, &status, more));
+        if (!*more) return RA_OK;
+        if (row->id >= ra_store_count(c->store) || c->action[row->id] != RA_ACTION_PUNISH) continue;
+        if (status != RA_ROW_OK) {
+            return ra_fail(RA_ERR_DATA,
+                           "row %lld cannot be used (%s), though it was prepared: the data have changed; run `realign run` again",
+                           (long long)row->id + 1, row->why ? row->why : "no reason given");
+        }
+        wait_in_line(c, ra_row_copy(row), 0);
+    }
+    return RA_OK;
+}
+
+/* ---- does it fit the sample? ---- */
+static bool same_branch(const ra_sample *a, const ra_sample *b, ra_role role)
+{
+    int64_t n = a->prompt_count + a->response[role].count;
+    if (n != b->prompt_count + b->response[role].count) return false;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t x = i < a->prompt_count ? a->prompt[i] : a->response[role].token[i - a->prompt_count];
+        int32_t y = i < b->prompt_count ? b->prompt[i] : b->response[role].token[i - b->prompt_count];
+        if (x != y) return false;
+    }
+    return true;
+}
+
+/* A correction is made into a sample together with y_w and y_l, as prepare would have: where it parts from the prompt earlier than they do, so does the sample.
+ * Their tokens must come out as they are stored. */
+static ra_err check_same(const correct *c, const ra_job *job)
+{
+    ra_sample stored = ra_store_get(c->store, job->id);
+    if (job->sample.cut > 0 || stored.cut > 0) return RA_OK; /* the correction may have changed what was cut */
+    if (same_branch(&job->sample, &stored, RA_CHOSEN) && same_branch(&job->sample, &stored, RA_REJECTED)) return RA_OK;
+    return ra_fail(RA_ERR_DATA,
+                   "row %lld gives other tokens than %s/store.h5 holds: data, tokenizer or template have changed; run `realign "
+                   "prepare` again",
+                   (long long)job->id + 1, c->dir);
+}
+
+static ra_correction_outcome outcome_of_text(const ra_candidate *x)
+{
+    switch (x->end) {
+    case RA_TEXT_FAILED: return RA_CORRECTION_FAILED;
+    case RA_TEXT_NONE: return RA_CORRECTION_MISSING;
+    case RA_TEXT_CUT: return RA_CORRECTION_TOO_LONG;
+    case RA_TEXT_WHOLE: break;
+    }
+    return x->text && *x->text ? RA_CORRECTION_USED : RA_CORRECTION_EMPTY;
+}
+
+/* The outcome as far as it is known without the oracle: RA_CORRECTION_USED where it must be asked. */
+static void fit(correct *c, ra_candidate *x, ra_job *job, ra_correction_outcome *outcome)
+{
+    *outcome = outcome_of_text(x);
+    job->err = RA_OK;
+    if (*outcome != RA_CORRECTION_USED) return;
+    ra_row row = *x->row;
+    row.correction = x->text;
+    ra_job_begin(job, &row, RA_ROW_OK);
+    ra_job_run(job, &c->rules);
+    if (job->sample.state == RA_SAMPLE_TOO_LONG) {
+        *outcome = RA_CORRECTION_TOO_LONG;
+    } else if (job->sample.state != RA_SAMPLE_OK) {
+        *outcome = RA_CORRECTION_EMPTY;
+    }
+}
+
+/* Jobs hold the samples of those that fit. */
+static ra_err fit_all(correct *c, ra_candidate *candidate, int n, ra_correction_outcome *outcome)
+{
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int i = 0; i < n; i++) fit(c, &candidate[i], &c->job[i], &outcome[i]);
+    for (int i = 0; i < n; i++) {
+        if (c->job[i].err != RA_OK)
+            return ra_fail(c->job[i].err, "row %lld: %s", (long long)candidate[i].row->id + 1, c->job[i].why);
+        if (outcome[i] == RA_CORRECTION_USED) RA_TRY(check_same(c, &c->job[i]));
+    }
+    return RA_OK;
+}
+
+/* ---- does it keep the policy? ---- */
+static ra_err judge(correct *c, const ra_candidate *candidate, int n, ra_correction_outcome *outcome, ra_verdict *verdict)
+{
+    ra_oracle_item *item = ra_alloc((size_t)n + 1, sizeof *item);
+    ra_verdict *said = ra_alloc((size_t)n + 1, sizeof *said);
+    int asked = 0;
+    for (int i = 0; i < n && c->judges; i++) {
+        const ra_row *row = candidate[i].row;
+        if (outcome[i] != RA_CORRECTION_USED) continue;
+        item[asked++] = (ra_oracle_item){.prompt = row->prompt_text,
+                                         .response = candidate[i].text,
+                                         .category = row->category,
+                                         .response_index = -1,
+                                         .turns = row->prompt,
+                                         .n_turns = row->n_prompt};
+    }
+    ra_err err = asked ? ra_oracle_judge(c->oracle, item, asked, said) : RA_OK;
+    for (int i = 0, k = 0; i < n && err == RA_OK; i++) {
+        verdict[i] = (ra_verdict){.compliant = -1, .rule = -1, .probability = NAN, .margin = NAN};
+        if (outcome[i] != RA_CORRECTION_USED) continue;
+        if (c->judges) verdict[i] = said[k++];
+        if (verdict[i].compliant < 0) outcome[i] = RA_CORRECTION_UNDECIDED;
+        if (verdict[i].compliant == 0) outcome[i] = RA_CORRECTION_REFUSED;
+    }
+    for (int i = 0; i < asked && err == RA_OK; i++) {
+        c->results.counts.judged++;
+        c->results.counts.compliant += said[i].compliant == 1;
+        c->results.counts.undecided += said[i].compliant < 0;
+    }
+    ra_free(said);
+    ra_free(item);
+    return err;
+}
+
+/* ---- a round ---- */
+static void settle(correct *c, const ra_candidate *x, const ra_job *job, ra_correction_outcome outcome, const ra_verdict *v)
+{
+    bool again = outcome != RA_CORRECTION_USED && outcome != RA_CORRECTION_MISSING && x->attempt + 1 < c->attempts;
+    if (again) {
+        wait_in_line(c, x->row, x->attempt + 1);
+        return;
+    }
+    ra_correction_row row = {.id = x->row->id,
+                             .probability = v->probability,
+                             .margin = v->margin,
+                             .rule = v->rule,
+                             .verdict = v->compliant,
+                             .outcome = (int8_t)outcome,
+                             .attempts = (int8_t)(outcome == RA_CORRECTION_MISSING ? 0 : x->attempt + 1)};
+    ra_correct_add(&c->results, &row, outcome == RA_CORRECTION_USED ? &job->sample : NULL, x->row, x->text, c->source,
+                   ra_oracle_rule_name(c->oracle, v->rule));
+    ra_row_free(x->row);
+}
+
+static ra_err work(correct *c, ra_candidate *candidate, int n)
+{
+    ra_correction_outcome *outcome = ra_alloc((size_t)n + 1, sizeof *outcome);
+    ra_verdict *verdict = ra_alloc((size_t)n + 1, sizeof *verdict);
+    ra_err err = ra_corrector_write(c->corrector, candidate, n);
+    if (err == RA_OK) err = fit_all(c, candidate, n, outcome);
+    if (err == RA_OK) err = judge(c, candidate, n, outcome, verdict);
+    for (int i = 0; i < n; i++) {
+        if (err == RA_OK) {
+            c->results.counts.candidates += candidate[i].end != RA_TEXT_NONE;
+            settle(c, &candidate[i], &c->job[i], outcome[i], &verdict[i]);
+        } else {
+            ra_row_free(candidate[i].row);
+        }
+        ra_job_end(&c->job[i]);
+        free(candidate[i].text);
+    }
+    ra_free(verdict);
+    ra_free(outcome);
+    return err;
+}
+
+/* The first of the queue. */
+static ra_err work_batch(correct *c, bool *more)
+{
+    RA_TRY(fill(c, more));
+    int n = c->queued < c->batch ? (int)c->queued : c->batch;
+    if (n == 0) return RA_OK;
+    ra_candidate *candidate = ra_calloc((size_t)n, sizeof *candidate);
+    for (int i = 0; i < n; i++) candidate[i] = (ra_candidate){.row = c->queue[i].row, .attempt = c->queue[i].attempt};
+    c->queued -= n;
+    memmove(c->queue, c->queue + n, (size_t)c->queued * sizeof *c->queue);
+    ra_err err = work(c, candidate, n);
+    ra_free(candidate);
+    return err;
+}
+
+static void tell(const correct *c, const ra_correct_counts *sum, bool last)
+{
+    double seconds = ra_now() - c->begun, rate = seconds > 0.0 ? (double)sum->pairs / seconds : 0.0;
+    int64_t told = sum->judged - sum->undecided;
+    ra_progress(last,
+                "correct: %lld of %lld Punish pairs, %lld corrected, %lld candidates (%lld new), %.1f %% of those judged comply, "
+                "%.0f s left",
+                (long long)sum->pairs, (long long)c->pairs, (long long)sum->outcome[RA_CORRECTION_USED],
+                (long long)sum->candidates, (long long)sum->asked, told > 0 ? 100.0 * (double)sum->compliant / (double)told : 0.0,
+                rate > 0.0 ? (double)(c->pairs - sum->pairs) / rate : 0.0);
+}
+
+/* The same on every rank: sums only. */
+static ra_err check_undecided(const correct *c, const ra_correct_counts *sum)
+{
+    int64_t limit = ra_set_int(c->s, "oracle.undecided_limit");
+    if (sum->undecided <= limit) return RA_OK;
+    const char *why = ra_oracle_problem(c->oracle);
+    return ra_fail(RA_ERR_DATA, "%lld of %lld corrections could not be judged, more than oracle.undecided_limit = %lld%s%s",
+                   (long long)sum->undecided, (long long)sum->judged, (long long)limit, *why ? ": " : "", why);
+}
+
+/* Rounds in step: a signal, the limit of time and the stop file end them between batches, and a batch before its end. */
+static ra_err work_all(correct *c, ra_correct_counts *sum)
+{
+    bool more = true;
+    for (;;) {
+        ra_err err = work_batch(c, &more);
+        bool stopped = err == RA_ERR_STOPPED; /* of this rank alone, perhaps: the others hear of it below */
+        RA_TRY(ra_comm_agree(c->world, stopped ? RA_OK : err));
+        *sum = c->results.counts;
+        sum->asked = ra_corrector_asked(c->corrector);
+        ra_correct_sum(c->world, sum);
+        int64_t left[2] = {stopped, more || c->queued > 0};
+        ra_comm_sum_i64(c->world, left, 2);
+        bool done = left[0] == 0 && left[1] == 0;
+        tell(c, sum, done);
+        RA_TRY(ra_comm_agree(c->world, check_undecided(c, sum)));
+        if (done) return RA_OK;
+        const char *reason = NULL;
+        if (ra_runctl_should_stop(&c->control, c->world, &reason) || left[0] > 0) {
+            if (!reason) reason = "the wall-clock limit or the stop file";
+            ra_info("correct: stopped by %s with %lld of %lld Punish pairs done; run the same command again to go on", reason,
+                    (long long)sum->pairs, (long long)c->pairs);
+            return ra_fail(RA_ERR_STOPPED, "stopped by %s with %lld of %lld Punish pairs done", reason, (long long)sum->pairs,
+                           (long long)c->pairs);
+        }
+    }
+}
+
+/* For waits that no other rank takes part in; asked often. */
+static bool should_halt(void *context)
+{
+    correct *c = context;
+    const ra_runctl *r = &c->control;
+    double now = ra_now();
+    if (ra_runctl_signalled()) return true;
+    if (r->wall_limit_s > 0.0 && now - r->started_s > r->wall_limit_s - r->margin_s) return true;
+    if (!r->stop_file || now - c->looked_at < 2.0) return false;
+    c->looked_at = now;
+    return ra_file_exists(r->stop_file);
+}
+
+/* ---- what the result depends on ---- */
+static void make_depends_on(correct *c)
+{
+    uint64_t rest[3] = {(uint64_t)c->rules.max_tokens, (uint64_t)c->rules.truncate, ra_tokenizer_hash(c->tokenizer)};
+    char hash[33];
+    ra_hash_text(ra_hash_bytes(ra_corrector_identity(c->corrector), strlen(ra_corrector_identity(c->corrector))), hash);
+    c->depends_on =
+        ra_format("samples and settings %016" PRIx64 ", oracle %016" PRIx64 ", corrector %s, attempts %d, form %016" PRIx64,
+                  c->key, ra_oracle_hash(c->oracle), hash, c->attempts, ra_hash_bytes(rest, sizeof rest).low);
+}
+
+/* Collective. Sets *reused; an error only where run.resume forbids to begin afresh. */
+static ra_err try_reuse(const correct *c, bool *reused)
+{
+    const char *resume = ra_set_text(c->s, "run.resume");
+    *reused = false;
+    if (strcmp(resume, "never") == 0) return RA_OK;
+    ra_buf why = {0};
+    int same = c->world->rank == 0 && ra_corrections_are_current(c->dir, c->depends_on, &why);
+    ra_comm_bcast(c->world, &same, sizeof same, 0);
+    ra_err err = RA_OK;
+    *reused = same != 0;
+    if (same) {
+        ra_info("correct: %s/corrections.h5 is up to date (run.resume: never begins afresh)", c->dir);
+    } else if (strcmp(resume, "must") == 0 && (!c->candidates || ra_candidates_count(c->candidates) == 0)) {
+        if (c->world->rank == 0)
+            err = ra_fail(RA_ERR_DATA, "run.resume is must, but %s/corrections.h5 cannot be used: %s", c->dir, why.data);
+        err = ra_comm_agree(c->world, err);
+    }
+    ra_buf_free(&why);
+    return err;
+}
+
+/* ---- result ---- */
+static ra_err write_files(const correct *c, const ra_correct_counts *sum, const ra_corrections *all, const ra_buf *lines)
+{
+    ra_buf yaml = {0};
+    ra_settings_write_yaml(c->s, &yaml);
+    const ra_corrections_about about = {.dir = c->dir,
+                                        .used_yaml = yaml.data,
+                                        .source = c->source,
+                                        .corrector = ra_corrector_name(c->corrector),
+                                        .depends_on = c->depends_on,
+                                        .key = c->key,
+                                        .oracle = c->oracle,
+                                        .candidates = sum->candidates,
+                                        .judged = sum->judged,
+                                        .compliant = sum->compliant};
+    char *path = ra_path_join(c->dir, "corrections.jsonl");
+    ra_err err = ra_file_write(path, lines->data, lines->length);
+    if (err == RA_OK) err = ra_corrections_write(&about, c->world, all); /* last: its presence says that both are complete */
+    free(path);
+    ra_buf_free(&yaml);
+    return err;
+}
+
+static ra_err finish(correct *c, const ra_correct_counts *sum)
+{
+    if (sum->pairs != c->pairs) {
+        return ra_fail(RA_ERR_DATA,
+                       "the data hold %lld of the %lld Punish pairs of triage.h5: they have changed; run `realign run` again",
+                       (long long)sum->pairs, (long long)c->pairs);
+    }
+    ra_corrections all;
+    ra_buf lines = {0};
+    ra_correct_gather(c->world, &c->results, &all, &lines);
+    ra_err err = ra_comm_agree(c->world, c->world->rank == 0 ? write_files(c, sum, &all, &lines) : RA_OK);
+    ra_corrections_free(&all);
+    ra_buf_free(&lines);
+    return err;
+}
+
+static void report(const correct *c, const ra_correct_counts *sum)
+{
+    ra_buf table = {0};
+    ra_correct_table(sum, &table);
+    ra_info("correct: %s, judged by %s\n%s", ra_corrector_name(c->corrector), c->judges ? ra_oracle_kind(c->oracle) : "nobody",
+            table.data);
+    if (sum->outcome[RA_CORRECTION_FAILED] && *ra_corrector_problem(c->corrector))
+        ra_info("correct: the endpoint gave no correction: %s", ra_corrector_problem(c->corrector));
+    if (sum->undecided && *ra_oracle_problem(c->oracle))
+        ra_info("correct: a correction could not be judged: %s", ra_oracle_problem(c->oracle));
+    ra_buf_free(&table);
+}
+
+static ra_err make(correct *c)
+{
+    ra_correct_counts sum = {0};
+    c->batch = ra_corrector_batch(c->corrector);
+    c->job = ra_calloc((size_t)c->batch, sizeof *c->job);
+    c->begun = ra_now();
+    RA_TRY(ra_comm_agree(c->world, ra_prefdata_open_settings(c->s, &c->data)));
+    RA_TRY(work_all(c, &sum));
+    RA_TRY(finish(c, &sum));
+    report(c, &sum);
+    return RA_OK;
+}
+
+/* ---- the stage ---- */
+static ra_err open_samples(correct *c)
+{
+    char *triage_key = NULL;
+    RA_TRY(ra_store_open(c->dir, &c->store));
+    int64_t n = ra_store_count(c->store);
+    c->source = ra_corrections_source(c->s, c->store);
+    c->action = ra_alloc((size_t)n, 1);
+    ra_err err = ra_run_read_actions(c->s, c->dir, c->store, c->action, &triage_key);
+    if (err == RA_OK) c->key = ra_corrections_key(c->s, c->store, c->action, triage_key);
+    for (int64_t i = 0; i < n && err == RA_OK; i++) c->pairs += c->action[i] == RA_ACTION_PUNISH;
+    free(triage_key);
+    return err;
+}
+
+static ra_err open_form(correct *c)
+{
+    RA_TRY(ra_tokenizer_open(ra_set_text(c->s, "tokenizer"), &c->tokenizer));
+    RA_TRY(ra_template_open(ra_set_text(c->s, "template"), c->tokenizer, &c->tpl));
+    c->rules = (ra_sample_rules){.tpl = c->tpl,
+                                 .bos = ra_tokenizer_bos(c->tokenizer),
+                                 .max_tokens = ra_set_int(c->s, "data.max_tokens"),
+                                 .truncate = ra_truncate_of(ra_set_text(c->s, "data.truncate"))};
+    return ra_oracle_open_settings(c->s, c->world, &c->oracle);
+}
+
+/* A policy of labels says nothing about texts that are not in the data. */
+static ra_err check_oracle(correct *c)
+{
+    c->judges = ra_oracle_judges_text(c->oracle);
+    if (c->judges) return RA_OK;
+    if (strcmp(ra_set_text(c->s, "correct.source"), "auto") != 0) {
+        return ra_fail(
+            RA_ERR_ARG,
+            "correct.source is %s, but the oracle (%s) judges by columns of the data and cannot check a correction; add an "
+            "oracle that reads text with oracle.combine=first (doc/oracles.md), or set correct.source=none",
+            c->source, ra_oracle_kind(c->oracle));
+    }
+    if (c->world->rank == 0) {
+        ra_warn(
+            "correct: the oracle (%s) judges by columns of the data and cannot check the corrections of the data: none is used",
+            ra_oracle_kind(c->oracle));
+    }
+    return RA_OK;
+}
+
+/* Collective. */
+static ra_err open_corrector(correct *c)
+{
+    bool column = strcmp(c->source, "column") == 0, never = strcmp(ra_set_text(c->s, "run.resume"), "never") == 0;
+    bool sampled = !column && (ra_set_real(c->s, "correct.temperature") > 0.0 || strcmp(c->source, "endpoint") == 0);
+    c->attempts = sampled ? (int)ra_set_int(c->s, "correct.attempts") : 1;
+    if (!column) {
+        char *dir = ra_path_join(c->dir, "candidates");
+        ra_err err = ra_candidates_open(dir, c->world, never, &c->candidates);
+        free(dir);
+        RA_TRY(err);
+        int64_t damaged = ra_candidates_damaged(c->candidates);
+        if (damaged) ra_info("correct: %lld torn or damaged lines of earlier candidates were passed over", (long long)damaged);
+    }
+    const ra_corrector_config config = {.s = c->s,
+                                        .world = c->world,
+                                        .source = c->source,
+                                        .policy = ra_oracle_policy(c->oracle),
+                                        .candidates = c->candidates,
+                                        .halt = should_halt,
+                                        .context = c};
+    return ra_corrector_open(&config, &c->corrector);
+}
+
+static ra_err run(correct *c, bool *made)
+{
+    bool reused = false;
+    RA_TRY(ra_comm_agree(c->world, open_samples(c)));
+    if (strcmp(c->source, "none") == 0 || c->pairs == 0) {
+        ra_info("correct: nothing to do: %s",
+                c->pairs == 0 ? "no pair is punished" : "correct.source gives no corrections (doc/corrections.md)");
+        return RA_OK;
+    }
+    ra_err err = open_form(c);
+    RA_TRY(ra_comm_agree(c->world, err));
+    RA_TRY(ra_comm_agree(c->world, check_oracle(c)));
+    RA_TRY(open_corrector(c));
+    make_depends_on(c);
+    RA_TRY(try_reuse(c, &reused));
+    if (reused) return RA_OK;
+    *made = true;
+    ra_runctl_start(&c->control);
+    err = make(c);
+    ra_runctl_end();
+    return err;
+}
+
+static ra_err release(correct *c)
+{
+    ra_err err = ra_oracle_close(c->oracle), kept = ra_candidates_close(c->candidates);
+    ra_corrector_close(c->corrector);
+    ra_prefdata_close(c->data);
+    ra_template_close(c->tpl);
+    ra_tokenizer_close(c->tokenizer);
+    ra_store_close(c->store);
+    ra_free(c->action);
+    for (int64_t i = 0; i < c->queued; i++) ra_row_free(c->queue[i].row);
+    for (int i = 0; c->job && i < c->batch; i++) ra_job_free(&c->job[i]);
+    ra_free(c->job);
+    free(c->queue);
+    free(c->depends_on);
+    ra_buf_free(&c->results.bytes);
+    ra_free(c);
+    return err != RA_OK ? err : kept;
+}
+
+ra_err ra_stage_correct(const ra_settings *s, const ra_comm *world)
+{
+    correct *c = ra_calloc(1, sizeof *c);
+    const char *stop_file = ra_set_text(s, "run.stop_file");
+    *c = (correct){.s = s,
+                   .world = world,
+                   .dir = ra_set_text(s, "run.dir"),
+                   .control = {.wall_limit_s = ra_set_real(s, "run.wall_limit"),
+                               .margin_s = ra_set_real(s, "run.stop_margin"),
+                               .stop_file = *stop_file ? stop_file : NULL}};
+    ra_timers *timers = ra_timers_new();
+    bool made = false;
+    ra_timer_begin(timers, "correct");
+    ra_err err = run(c, &made);
+    ra_timer_end(timers, "correct");
+    if (err == RA_OK && made) {
+        char *path = ra_path_join(c->dir, "timers.tsv");
+        err = ra_timers_write(timers, world->comm, "correct", path);
+        free(path);
+    }
+    ra_timers_free(timers);
+    ra_err closed = release(c);
+    return err == RA_OK ? ra_comm_agree(world, closed) : err;
+}
