@@ -6,6 +6,7 @@
 #include <realign/runctl.h>
 #include <realign/stage.h>
 #include <realign/tools.h>
+#include <realign/verdicts.h>
 #include <realign/version.h>
 
 #include <omp.h>
@@ -38,9 +39,10 @@ static const command commands[] = {
     {"score", NULL, ra_tool_score, "lines of ids or texts to log-probabilities (--model M)"},
     {"tokenize", NULL, ra_tool_tokenize, "lines of strings to ids, or back with --decode (--model M)"},
     {"template", NULL, ra_tool_template, "lines of messages to text, ids and response span (--model M)"},
+    {"policy", NULL, ra_tool_policy, "check POLICY: is the file sound, and does the oracle answer its examples as they say"},
     {"check", NULL, ra_tool_check, "recompute every value of a reference directory"},
     {"convert", NULL, ra_tool_convert, "IN OUT: GGUF to Hugging Face, element type, adapter merge, random weights"},
-    {"inspect", NULL, inspect, "what is in a model, a data file or one of our HDF5 files"},
+    {"inspect", NULL, inspect, "what is in a model, a data file, a cache of verdicts or one of our HDF5 files"},
     {"parameters", NULL, show_parameters, "all settings; --markdown as in doc/parameters.md"},
     {"version", NULL, show_version, "version, compiler and libraries"},
     {"help", NULL, show_help, "this"},
@@ -88,6 +90,7 @@ static ra_err inspect(int argc, char **argv)
     bool show = argc > 1 && strcmp(argv[0], "--show-text") == 0; /* data may be harmful to read: hidden unless asked for */
     if (!ra_file_exists(path)) return ra_fail(RA_ERR_IO, "%s: no such file or directory", path);
     if (ends_with(path, ".h5")) return ra_inspect_h5(path);
+    if (ra_file_is_dir(path) && ra_verdicts_is_cache(path)) return ra_inspect_verdicts(path);
     if (ra_file_is_dir(path) || ends_with(path, ".safetensors") || ends_with(path, ".gguf")) return ra_inspect_model(path);
     return show ? ra_inspect_data_text(path) : ra_inspect_data(path);
 }

@@ -21,6 +21,7 @@ enum {
     RA_STREAM_SPLIT = 6,
     RA_STREAM_TEST = 7,
     RA_STREAM_BOOTSTRAP = 8,
+    RA_STREAM_NOISE = 9,
     RA_STREAM_RETRY = 12
 };
 

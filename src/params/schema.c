@@ -105,13 +105,50 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .type = RA_KEY_TEXT,
      .fallback = "",
      .unit = "path",
-     .help = "The new policy: a YAML file of rules or labels (doc/policies.md)."},
+     .help = "The new policy: a YAML file of rules, labels or text (doc/policies.md)."},
     {.name = "oracle.kind",
-     .type = RA_KEY_WORD,
+     .type = RA_KEY_LIST,
      .fallback = "auto",
-     .words = "auto|rules|labels",
+     .words = "auto|rules|labels|judge|http|exec",
+     .unit = "kinds",
+     .help = "Who judges (doc/oracles.md): rules over the text, labels (columns of the data), judge (a local model), http (an "
+             "endpoint), exec (a program); several are combined. auto takes the rules or labels that the policy file holds, "
+             "else a judge."},
+    {.name = "oracle.combine",
+     .type = RA_KEY_WORD,
+     .fallback = "all",
+     .words = "all|any|majority|first",
      .unit = "",
-     .help = "How the policy judges: by rules over the text, or by columns of the data; auto takes what the policy file holds."},
+     .help = "What several oracles make of a response: compliant where all, any, or more than half say so; first takes the first "
+             "that can tell. Where those that cannot tell could change the outcome, it is undecided."},
+    {.name = "oracle.threshold",
+     .type = RA_KEY_REAL,
+     .fallback = "0.5",
+     ABOVE(0, 1),
+     .unit = "probability",
+     .help =
+         "A judge's verdict is compliant from this probability on. Another value judges anew from the cache and asks nothing."},
+    {.name = "oracle.noise",
+     .type = RA_KEY_REAL,
+     .fallback = "0",
+     RANGE(0, 1),
+     .unit = "probability",
+     .help =
+         "Turn each verdict of the triage round with this probability, drawn by seed and text, to study how robust the method "
+         "is. The evaluation judges without it."},
+    {.name = "oracle.cache",
+     .type = RA_KEY_TEXT,
+     .fallback = "=run.dir/verdicts",
+     .unit = "path",
+     .help =
+         "Directory that keeps the verdicts of judges, endpoints and programs, so that nothing is asked twice; runs may share "
+         "one, also at the same time."},
+    {.name = "oracle.undecided_limit",
+     .type = RA_KEY_INT,
+     .fallback = "100",
+     RANGE(0, ANY_INT),
+     .unit = "responses",
+     .help = "More responses than this that the oracle cannot judge end the run; fewer are counted, reported and left out."},
 #include "schema_oracle.h"
 
     {.name = "method",
@@ -494,12 +531,23 @@ static void add_range(const ra_key *key, const char *noun, ra_buf *out)
     if (key->high >= ANY_INT && !key->above_low) ra_buf_adds(out, " up");
 }
 
+static void add_words(const ra_key *key, const char *before, ra_buf *out)
+{
+    ra_buf_adds(out, before);
+    for (const char *at = key->words; *at; at += strcspn(at, "|"), at += *at == '|') {
+        ra_buf_addf(out, "%s%.*s", at == key->words ? "" : ", ", (int)strcspn(at, "|"), at);
+    }
+}
+
 void ra_schema_accepted(const ra_key *key, ra_buf *out)
 {
     switch (key->type) {
     case RA_KEY_TEXT: ra_buf_adds(out, "one text"); break;
     case RA_KEY_ENV: ra_buf_adds(out, "the name of an environment variable: letters, digits and _"); break;
-    case RA_KEY_LIST: ra_buf_adds(out, "one value or a list of values"); break;
+    case RA_KEY_LIST:
+        ra_buf_adds(out, "one value or a list of values");
+        if (key->words) add_words(key, ": ", out);
+        break;
     case RA_KEY_BOOL: ra_buf_adds(out, "true or false"); break;
     case RA_KEY_INT: add_range(key, "a whole number", out); break;
     case RA_KEY_REAL: add_range(key, "a number", out); break;
@@ -508,11 +556,6 @@ void ra_schema_accepted(const ra_key *key, ra_buf *out)
         ra_buf_adds(out, " bytes, with a unit such as 512MiB or 2GiB (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)");
         break;
     case RA_KEY_TIME: ra_buf_adds(out, "a time from 0 up, in seconds or as 10min, 1h30min or 23:59:00 (ms, s, min, h, d)"); break;
-    case RA_KEY_WORD:
-        ra_buf_adds(out, "one of ");
-        for (const char *at = key->words; *at; at += strcspn(at, "|"), at += *at == '|') {
-            ra_buf_addf(out, "%s%.*s", at == key->words ? "" : ", ", (int)strcspn(at, "|"), at);
-        }
-        break;
+    case RA_KEY_WORD: add_words(key, "one of ", out); break;
     }
 }

@@ -20,7 +20,7 @@ typedef struct {
     const char *name;
     ra_key_type type;
     const char *fallback; /* as a user would write it; "=key" is the value of another (text) key, "=key/x" that with "/x" */
-    const char *words;    /* RA_KEY_WORD: "a|b|c" */
+    const char *words;    /* RA_KEY_WORD, and RA_KEY_LIST of known words: "a|b|c" */
     double low, high;     /* numbers: the accepted range */
     bool above_low;       /* the range is open at `low` */
     const char *unit;     /* for the reader, "" without one */
@@ -33,7 +33,7 @@ typedef struct {
     const char *first, *title;
 } ra_section;
 
-enum { RA_KEY_COUNT = 98, RA_SECTION_COUNT = 13 };
+enum { RA_KEY_COUNT = 103, RA_SECTION_COUNT = 13 };
 extern const ra_key ra_schema[RA_KEY_COUNT];
 extern const ra_section ra_schema_sections[RA_SECTION_COUNT];
 

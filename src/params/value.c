@@ -118,7 +118,7 @@ static void refuse(const ra_key *key, const char *text, ra_buf *problem)
     }
     ra_schema_accepted(key, problem);
     if (key->why) ra_buf_addf(problem, " (%s)", key->why);
-    if (key->type != RA_KEY_WORD) return;
+    if (!key->words) return;
     const char *words[16];
     char *copy = ra_strdup(key->words), *state = NULL;
     int n = 0;
@@ -188,6 +188,12 @@ bool ra_value_parse(const ra_key *key, const char *text, ra_value *out, ra_buf *
     case RA_KEY_LIST:
         value.text = list_text(text);
         split_items(&value);
+        for (int i = 0; key->words && i < value.n_items; i++) {
+            if (ra_word_in(key->words, value.items[i])) continue;
+            refuse(key, value.items[i], problem);
+            ra_value_free(&value);
+            return false;
+        }
         break;
     case RA_KEY_BOOL:
         value.yes = ra_word_in("true|yes|on|True|1", text);

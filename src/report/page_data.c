@@ -158,6 +158,48 @@ static void add_rules(ra_page *p)
     ra_free(list);
 }
 
+/* Of a combination: every pair of its oracles. */
+static void add_agreement(ra_page *p)
+{
+    const ra_part_triage *t = &p->run->triage;
+    int64_t n = t->n_oracles;
+    if (n < 2) return;
+    ra_page_table(p, "How far the oracles of the combination agree on responses that both judged.",
+                  "Oracles|>Both judged|>Equal|>Cohen's kappa");
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = i + 1; j < n; j++) {
+            ra_buf names = {0};
+            ra_buf_addf(&names, "%s, %s", t->oracles[i], t->oracles[j]);
+            ra_buf_adds(p->out, "<tr>");
+            ra_page_cell_text(p, names.data);
+            ra_page_cell_count(p, t->both_judged[i * n + j]);
+            ra_page_cell_percent(p, t->agree[i * n + j]);
+            ra_page_cell_real(p, t->kappa[i * n + j], 3);
+            ra_buf_adds(p->out, "</tr>\n");
+            ra_buf_free(&names);
+        }
+    }
+    ra_page_table_end(p);
+}
+
+/* What the tables cannot say: the agreement of all, and noise. */
+static void add_oracle_facts(ra_page *p)
+{
+    const ra_part_triage *t = &p->run->triage;
+    if (t->n_oracles > 1) {
+        ra_buf_adds(p->out, "<p>Krippendorff's alpha of the combined oracles: ");
+        ra_html_real(p->out, t->alpha, 3);
+        ra_buf_adds(p->out, ".</p>\n");
+    }
+    if (t->noise > 0.0) {
+        ra_buf_adds(p->out, "<p>Noise was added on purpose: each verdict was turned round with probability ");
+        ra_html_real(p->out, t->noise, 3);
+        ra_buf_adds(p->out, ", which befell ");
+        ra_html_count(p->out, t->turned);
+        ra_buf_adds(p->out, " of them. The evaluation below judges without noise.</p>\n");
+    }
+}
+
 void ra_page_triage(ra_page *p)
 {
     const ra_part_triage *t = &p->run->triage;
@@ -173,10 +215,12 @@ void ra_page_triage(ra_page *p)
         ra_buf_adds(p->out, ", sorted ");
         ra_html_count(p->out, c.rows);
         ra_buf_adds(p->out, " rows.</p>\n");
+        add_oracle_facts(p);
         add_flow(p, &c);
         ra_buf_adds(p->out, "<div class=\"tables\">\n");
         add_categories(p);
         add_rules(p);
+        add_agreement(p);
         ra_buf_adds(p->out, "</div>\n");
     }
     ra_page_section_end(p);

@@ -79,6 +79,16 @@ static ra_err check_bytes(const char *name, const int8_t *value, int64_t rows, i
 
 /* ---- the files ---- */
 
+static ra_err read_agreement(ra_h5 *h5, ra_part_triage *t)
+{
+    RA_TRY(ra_h5_read_strings(h5, "agreement/oracles", &t->oracles, &t->n_oracles));
+    int64_t n = t->n_oracles;
+    RA_TRY(column(h5, "agreement/units", H5T_NATIVE_INT64, sizeof *t->both_judged, n, n, &t->both_judged));
+    RA_TRY(column(h5, "agreement/share", H5T_NATIVE_DOUBLE, sizeof *t->agree, n, n, &t->agree));
+    RA_TRY(column(h5, "agreement/kappa", H5T_NATIVE_DOUBLE, sizeof *t->kappa, n, n, &t->kappa));
+    return ra_h5_read_attr_f64(h5, "agreement", "krippendorff_alpha", &t->alpha);
+}
+
 static ra_err read_triage(ra_h5 *h5, ra_run_files *r)
 {
     ra_part_triage *t = &r->triage;
@@ -102,7 +112,9 @@ static ra_err read_triage(ra_h5 *h5, ra_run_files *r)
     t->oracle_hash = text_or_null(h5, "/", "oracle_hash");
     t->data_hash = text_or_null(h5, "/", "data_hash");
     t->schema = text_or_null(h5, "/", "schema");
-    return RA_OK;
+    t->noise = real_or_nan(h5, "oracle_noise");
+    t->turned = count_or(h5, "/", "n_turned_by_noise", 0);
+    return ra_h5_has(h5, "agreement") ? read_agreement(h5, t) : RA_OK;
 }
 
 static ra_err read_store(ra_h5 *h5, ra_run_files *r)
@@ -268,6 +280,9 @@ void ra_run_files_free_h5(ra_run_files *r)
                              t->rule_w,
                              t->rule_l,
                              t->category,
+                             t->both_judged,
+                             t->agree,
+                             t->kappa,
                              r->store.state,
                              r->weights.raw,
                              r->weights.weight,
@@ -283,6 +298,7 @@ void ra_run_files_free_h5(ra_run_files *r)
                            t->oracle_hash,
                            t->data_hash,
                            t->schema,
+                           t->oracles,
                            r->store.why,
                            r->store.content_hash,
                            r->store.depends_on,

@@ -24,6 +24,11 @@ typedef struct {
     char **rules, **categories;
     int64_t n_rules, n_categories;
     char *policy, *oracle, *oracle_hash, *data_hash, *schema;
+    char **oracles; /* of a combination; their agreement in pairs, (n_oracles, n_oracles) */
+    int64_t n_oracles, *both_judged;
+    double *agree, *kappa, alpha;
+    double noise;
+    int64_t turned; /* verdicts, by noise */
 } ra_part_triage;
 
 typedef struct {

@@ -58,8 +58,9 @@ bool ra_side_after(const ra_settings *s, const ra_comm *world, ra_side *side, ch
 /* Collective. run.dir/generations-NAME.jsonl: read where it has the same key (and run.resume is not never), else generated and written. */
 ra_err ra_answers_get(ra_side *side, const ra_prompts *prompts, ra_answers *out);
 void ra_answers_free(ra_answers *a);
-/* Collective. Verdicts of all answers, dealt to the ranks; undecided ones are counted and reported. */
-ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, const ra_prompts *prompts, ra_answers *a);
+/* Collective. Verdicts of all answers, each rank's in one batch; undecided ones are counted and reported, RA_ERR_DATA where they are more than the limit. */
+ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, int64_t undecided_limit, const ra_prompts *prompts,
+                        ra_answers *a);
 /* Collective in its errors; rank 0 writes: {"id", "category", "prompt", "response", "tokens", "stopped", "verdict", "rule", "key"} a line. `oracle` names the rules; NULL: not judged. */
 ra_err ra_answers_write(const ra_side *side, const ra_prompts *prompts, const ra_oracle *oracle, const ra_answers *a);
 
