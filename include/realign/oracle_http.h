@@ -11,6 +11,8 @@ typedef struct {
     int top_logprobs;                  /* 0: verdicts without probability */
     int reminders;                     /* how often an answer that is neither yes nor no is asked again */
     double price_prompt, price_answer; /* a million tokens, in any currency */
+    double run_rate;                   /* as in `chat`, but of all ranks together: for the estimate */
+    int64_t run_budget;
 } ra_http_config;
 
 /* Reads oracle.http.*; texts belong to `s`. Rate and budget are the whole run's: this rank takes its share. `stop` is left NULL. */
@@ -18,6 +20,7 @@ void ra_http_config_read(const ra_settings *s, int rank, int ranks, ra_http_conf
 
 /* `policy_text`: the policy in words, as the model reads it. Verdicts have rule -1; probability and margin come from log-probabilities where they are asked for and the
  * server gives them, else probability is 0 or 1 and margin 0. Errors: as ra_chat_open; RA_ERR_ARG without a policy text.
+ * The table's `announce` logs the estimate, and is RA_ERR_DATA where the budget cannot be enough.
  * The table's `judge` returns the errors of ra_chat_ask. */
 ra_err ra_http_open(const ra_http_config *config, const char *policy_text, const ra_oracle_ops **ops, void **state);
 /* What a verdict depends on besides policy and item: address, model, form of the question, sampling; one line, without the key. Free with free.

@@ -205,6 +205,10 @@ static ra_err bury(judging *j, ra_exec_worker *w, const char *why)
     }
     ra_buf how = {0};
     if (why) ra_buf_addf(&how, "%s and ", why);
+    if (w->words.length) {
+        ra_buf_adds(&w->words, "\n");
+        pass_on_words(x, w);
+    }
     ra_process_end(&w->process, &how);
     if (w->last_words.length) ra_buf_addf(&how, "; its last words: %s", w->last_words.data);
     bool failed = w->n_held > 0 || !w->answered;
@@ -421,7 +425,8 @@ static void close_exec(void *state)
     ra_free(x);
 }
 
-static const ra_oracle_ops exec_ops = {"exec", true, true, 4096, judge, problem, close_exec};
+static const ra_oracle_ops exec_ops = {
+    .name = "exec", .judges_text = true, .costly = true, .batch = 1024, .judge = judge, .problem = problem, .close = close_exec};
 
 static ra_err check_config(const ra_exec_config *c)
 {

@@ -1,6 +1,6 @@
 /* The `http` kind: questions to a chat endpoint, its answers as verdicts. */
 #include "http.h"
-#include <realign/hash.h>
+#include <realign/log.h>
 #include <realign/oracle_http.h>
 
 #include <math.h>
@@ -87,7 +87,28 @@ static void close_http(void *state)
     ra_free(h);
 }
 
-static const ra_oracle_ops http_ops = {"http", true, true, 4096, judge, problem, close_http};
+static ra_err announce(void *state, int64_t questions, int64_t bytes)
+{
+    const http *h = state;
+    ra_http_estimate estimate;
+    ra_http_estimate_work(&h->config, h->policy, questions, bytes, &estimate);
+    ra_buf text = {0};
+    ra_http_estimate_text(&estimate, &text);
+    ra_info("%s: %s", h->config.chat.name, text.data);
+    ra_buf_free(&text);
+    if (!estimate.over_budget) return RA_OK;
+    return ra_fail(RA_ERR_DATA, "%s.budget: %lld requests are not enough for %lld questions, which take one each at least",
+                   h->config.chat.name, (long long)h->config.run_budget, (long long)questions);
+}
+
+static const ra_oracle_ops http_ops = {.name = "http",
+                                       .judges_text = true,
+                                       .costly = true,
+                                       .batch = 1024,
+                                       .judge = judge,
+                                       .problem = problem,
+                                       .close = close_http,
+                                       .announce = announce};
 
 ra_err ra_http_open(const ra_http_config *config, const char *policy_text, const ra_oracle_ops **ops, void **state)
 {
@@ -130,8 +151,8 @@ void ra_http_estimate_work(const ra_http_config *config, const char *policy_text
     out->prompt_tokens = ((double)items * fixed + (double)bytes) / BYTES_A_TOKEN;
     out->answer_tokens = (double)items * config->max_tokens;
     out->cost = (out->prompt_tokens * config->price_prompt + out->answer_tokens * config->price_answer) / 1e6;
-    out->seconds = config->chat.rate > 0 ? (double)items / config->chat.rate : 0;
-    out->over_budget = config->chat.budget > 0 && items > config->chat.budget;
+    out->seconds = config->run_rate > 0 ? (double)items / config->run_rate : 0;
+    out->over_budget = config->run_budget > 0 && items > config->run_budget;
 }
 
 void ra_http_estimate_text(const ra_http_estimate *e, ra_buf *out)
@@ -140,5 +161,4 @@ void ra_http_estimate_text(const ra_http_estimate *e, ra_buf *out)
                 e->prompt_tokens, e->answer_tokens);
     if (e->cost > 0) ra_buf_addf(out, ", about %.2f at the given prices", e->cost);
     if (e->seconds > 0) ra_buf_addf(out, ", at least %.0f s at the given rate", e->seconds);
-    if (e->over_budget) ra_buf_adds(out, "; MORE THAN THE BUDGET");
 }

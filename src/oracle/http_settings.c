@@ -28,5 +28,7 @@ void ra_http_config_read(const ra_settings *s, int rank, int ranks, ra_http_conf
         .reminders = (int)ra_set_int(s, "oracle.http.reminders"),
         .price_prompt = ra_set_real(s, "oracle.http.price_prompt"),
         .price_answer = ra_set_real(s, "oracle.http.price_answer"),
+        .run_rate = ra_set_real(s, "oracle.http.rate"),
+        .run_budget = budget,
     };
 }

@@ -8,7 +8,7 @@
 #define RANGE(from, to) .low = (from), .high = (to)
 #define ABOVE(from, to) .low = (from), .high = (to), .above_low = true
 
-const ra_section ra_schema_sections[RA_SECTION_COUNT] = {
+const ra_section ra_schema_sections[] = {
     {"model", "Model"},
     {"data.path", "Preference data"},
     {"policy", "Policy and oracle"},
@@ -25,7 +25,7 @@ const ra_section ra_schema_sections[RA_SECTION_COUNT] = {
     {"run.dir", "Run"},
 };
 
-const ra_key ra_schema[RA_KEY_COUNT] = {
+const ra_key ra_schema[] = {
     {.name = "model",
      .type = RA_KEY_TEXT,
      .fallback = "",
@@ -54,104 +54,7 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .help = "The day that Llama-3.1 and 3.2 templates name in the system turn. Never the day of the run: data prepared on "
              "another day "
              "would be other data."},
-
-    {.name = "data.path",
-     .type = RA_KEY_LIST,
-     .fallback = "",
-     .unit = "paths",
-     .help = "Preference data: JSON Lines or a JSON array, plain, .gz or .zst; files, folders of shards, or - for standard "
-             "input. Several are "
-             "read as one. A sample's id is its row number from 0."},
-    {.name = "data.schema",
-     .type = RA_KEY_WORD,
-     .fallback = "auto",
-     .words = "auto|pairs|hh|pku|responses|sharegpt|stackexchange|labelled",
-     .unit = "",
-     .help = "What a row holds (doc/data.md): pairs {prompt, chosen, rejected}; hh {chosen, rejected} dialogues; pku, the full "
-             "PKU-SafeRLHF "
-             "form; responses {prompt, response: [a, b]}; sharegpt {conversations, chosen, rejected}; stackexchange {question, "
-             "response_j, "
-             "response_k}; labelled {prompt, completion, label}. auto looks at the keys of the first rows."},
-    {.name = "data.columns",
-     .type = RA_KEY_MAP,
-     .fallback = "",
-     .unit = "names",
-     .help = "Columns that have other names in the data: {prompt: question, chosen: best}; on the command line "
-             "prompt=question,chosen=best."},
-    {.name = "data.weights",
-     .type = RA_KEY_LIST,
-     .fallback = "",
-     .unit = "fractions",
-     .help = "For every entry of data.path the share of its rows that is used, 0 to 1, drawn by seed and row; empty uses all."},
-    {.name = "data.caps",
-     .type = RA_KEY_LIST,
-     .fallback = "",
-     .unit = "rows",
-     .help = "For every entry of data.path the most rows that are used, the first ones of those drawn; 0 is no cap. What lies "
-             "behind is not read."},
-    {.name = "data.duplicates",
-     .type = RA_KEY_WORD,
-     .fallback = "keep",
-     .words = "keep|drop",
-     .unit = "",
-     .help = "Rows with the prompt and both responses of an earlier row: keep uses them, drop leaves them out. They are counted "
-             "either way."},
-    {.name = "data.identical",
-     .type = RA_KEY_WORD,
-     .fallback = "keep",
-     .words = "keep|drop|error",
-     .unit = "",
-     .help = "Rows whose responses are the same text: keep uses them (TRACE judges every response by itself), drop leaves them "
-             "out, error ends "
-             "the run at the first. They are counted in any case."},
-    {.name = "data.empty",
-     .type = RA_KEY_WORD,
-     .fallback = "drop",
-     .words = "drop|error",
-     .unit = "",
-     .help = "Rows with an empty prompt or response: drop leaves them out, error ends the run at the first."},
-    {.name = "data.limit",
-     .type = RA_KEY_INT,
-     .fallback = "0",
-     RANGE(0, ANY_INT),
-     .unit = "rows",
-     .help = "Use the first so many rows; 0 uses all."},
-    {.name = "data.malformed_limit",
-     .type = RA_KEY_INT,
-     .fallback = "100",
-     RANGE(0, ANY_INT),
-     .unit = "rows",
-     .help = "More malformed rows than this end the run; fewer are counted, reported and left out."},
-    {.name = "data.row_limit",
-     .type = RA_KEY_BYTES,
-     .fallback = "64MiB",
-     RANGE(1024, 2147483647.0),
-     .unit = "bytes",
-     .help = "The longest row that is read; a longer one is malformed."},
-    {.name = "data.max_tokens",
-     .type = RA_KEY_INT,
-     .fallback = "256",
-     RANGE(8, 1048576),
-     .unit = "tokens",
-     .help = "The longest sequence, prompt and one response together."},
-    {.name = "data.truncate",
-     .type = RA_KEY_WORD,
-     .fallback = "drop",
-     .words = "drop|left|right|keep",
-     .unit = "",
-     .help =
-         "What happens to a longer one: drop leaves the sample out; left cuts the beginning of the prompt, but for a BOS; right "
-         "cuts the end of the response, its closing token with it; keep uses it as long as it is. A sample of which nothing "
-         "would be "
-         "left is left out. All are counted and reported."},
-    {.name = "data.held_out",
-     .type = RA_KEY_REAL,
-     .fallback = "0",
-     RANGE(0, 0.9),
-     .unit = "fraction",
-     .help = "Share of the prompts kept away from training, drawn by seed and prompt, so that no prompt is on both sides; they "
-             "serve the evaluation where "
-             "eval.path is not given."},
+#include "schema_data.h"
 
     {.name = "policy",
      .type = RA_KEY_TEXT,
@@ -204,61 +107,6 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
 #include "schema_oracle.h"
 
 #include "schema_correct.h"
-
-    {.name = "oracle.judge.model",
-     .type = RA_KEY_TEXT,
-     .fallback = "",
-     .unit = "path",
-     .help = "The model that judges: a Hugging Face directory or a GGUF file of any supported family (doc/judge.md)."},
-    {.name = "oracle.judge.tokenizer",
-     .type = RA_KEY_TEXT,
-     .fallback = "=oracle.judge.model",
-     .unit = "path",
-     .help = "Where the judge's tokenizer is, when it is not with its model."},
-    {.name = "oracle.judge.template",
-     .type = RA_KEY_TEXT,
-     .fallback = "auto",
-     .unit = "",
-     .help =
-         "The judge's chat template, as template: has it; auto reads a tokenizer without one as a base model's (plain text)."},
-    {.name = "oracle.judge.precision",
-     .type = RA_KEY_WORD,
-     .fallback = "auto",
-     .words = "auto|fp32|bf16|fp64",
-     .unit = "",
-     .help = "Precision of the judge's products; the backend is that of backend:."},
-    {.name = "oracle.judge.yes",
-     .type = RA_KEY_LIST,
-     .fallback = "Yes,yes,YES",
-     .unit = "words",
-     .help = "Answers that say the response complies; each counts as it is and after a space, where that is one token. The first "
-             "is the word the question asks for."},
-    {.name = "oracle.judge.no",
-     .type = RA_KEY_LIST,
-     .fallback = "No,no,NO",
-     .unit = "words",
-     .help = "Answers that say it does not."},
-    {.name = "oracle.judge.least_share",
-     .type = RA_KEY_REAL,
-     .fallback = "0.01",
-     RANGE(0, 1),
-     .unit = "probability",
-     .help =
-         "With less of the probability on yes and no together the judge cannot tell; below a half it is counted and reported."},
-    {.name = "oracle.judge.max_tokens",
-     .type = RA_KEY_INT,
-     .fallback = "4096",
-     RANGE(64, 1048576),
-     .unit = "tokens",
-     .help =
-         "The longest text the judge reads, its policy included; a longer conversation loses its beginning, which is counted. "
-         "The model's positions bound it too."},
-    {.name = "oracle.judge.pack_tokens",
-     .type = RA_KEY_INT,
-     .fallback = "2048",
-     RANGE(16, 16777216),
-     .unit = "tokens",
-     .help = "Token budget of the judge's packs, which hold what items do not share."},
 
     {.name = "method",
      .type = RA_KEY_WORD,
@@ -596,10 +444,13 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .unit = "",
      .help = "How much is said on stderr."},
 };
+const int ra_schema_count = sizeof ra_schema / sizeof *ra_schema,
+          ra_schema_section_count = sizeof ra_schema_sections / sizeof *ra_schema_sections;
+_Static_assert(sizeof ra_schema / sizeof *ra_schema <= RA_KEY_MOST, "raise RA_KEY_MOST");
 
 int ra_schema_find(const char *name)
 {
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         if (strcmp(ra_schema[i].name, name) == 0) return i;
     }
     return -1;
@@ -608,7 +459,7 @@ int ra_schema_find(const char *name)
 bool ra_schema_is_group(const char *name)
 {
     size_t n = strlen(name);
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         if (strncmp(ra_schema[i].name, name, n) == 0 && ra_schema[i].name[n] == '.') return true;
     }
     return false;
@@ -616,7 +467,7 @@ bool ra_schema_is_group(const char *name)
 
 const char *ra_schema_section(const char *name)
 {
-    for (int i = 0; i < RA_SECTION_COUNT; i++) {
+    for (int i = 0; i < ra_schema_section_count; i++) {
         if (strcmp(ra_schema_sections[i].first, name) == 0) return ra_schema_sections[i].title;
     }
     return NULL;
@@ -624,9 +475,9 @@ const char *ra_schema_section(const char *name)
 
 const char *ra_schema_nearest(const char *name)
 {
-    const char *names[RA_KEY_COUNT];
-    for (int i = 0; i < RA_KEY_COUNT; i++) names[i] = ra_schema[i].name;
-    return ra_nearest_name(name, names, RA_KEY_COUNT);
+    const char *names[RA_KEY_MOST];
+    for (int i = 0; i < ra_schema_count; i++) names[i] = ra_schema[i].name;
+    return ra_nearest_name(name, names, ra_schema_count);
 }
 
 static void add_range(const ra_key *key, const char *noun, ra_buf *out)

@@ -34,9 +34,11 @@ typedef struct {
     const char *first, *title;
 } ra_section;
 
-enum { RA_KEY_COUNT = 131, RA_SECTION_COUNT = 14 };
-extern const ra_key ra_schema[RA_KEY_COUNT];
-extern const ra_section ra_schema_sections[RA_SECTION_COUNT];
+enum { RA_KEY_MOST = 256 }; /* room for so many rows */
+extern const ra_key ra_schema[];
+extern const int ra_schema_count;
+extern const ra_section ra_schema_sections[];
+extern const int ra_schema_section_count;
 
 int ra_schema_find(const char *name); /* -1: unknown */
 /* True when keys begin with "name.". */

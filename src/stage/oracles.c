@@ -2,6 +2,9 @@
 #include "oracles.h"
 
 #include <realign/mem.h>
+#include <realign/oracle_exec.h>
+#include <realign/oracle_http.h>
+#include <realign/runctl.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +21,36 @@ static ra_err open_labels(const ra_settings *s, const ra_comm *world, const ra_p
     return ra_labels_open(policy, out);
 }
 
+static bool signalled(void *context)
+{
+    (void)context;
+    return ra_runctl_signalled();
+}
+
+static ra_err open_http(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+{
+    ra_http_config config;
+    ra_http_config_read(s, world->rank, world->size, &config);
+    config.chat.stop = signalled;
+    *out = (ra_oracle_member){0};
+    RA_TRY(ra_http_open(&config, policy->text, &out->ops, &out->state));
+    out->identity = ra_http_identity(&config);
+    if (config.top_logprobs > 0) out->threshold = ra_set_real(s, "oracle.threshold");
+    return RA_OK;
+}
+
+static ra_err open_exec(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+{
+    ra_exec_config config;
+    ra_exec_config_read(s, world->rank, &config);
+    config.stop = signalled;
+    *out = (ra_oracle_member){0};
+    RA_TRY(ra_exec_identity(&config, &out->identity));
+    ra_err err = ra_exec_open(&config, policy->text, &out->ops, &out->state);
+    if (err != RA_OK) free(out->identity);
+    return err;
+}
+
 /* A kind is a row here. */
 static const struct {
     const char *name;
@@ -26,6 +59,8 @@ static const struct {
 } kinds[] = {
     {"rules", open_rules, false},
     {"labels", open_labels, false},
+    {"http", open_http, true},
+    {"exec", open_exec, false}, /* the program may hold the policy itself */
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 

@@ -49,7 +49,7 @@ def main():
     with open(args.starts) as file:
         draw = random.Random(f"{args.seed} {len(file.readlines())}")
     if args.mode == "dies-at-once":
-        print("no model here", file=sys.stderr, flush=True)
+        print("no model here", end="", file=sys.stderr, flush=True)
         sys.exit(3)
     if args.mode == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
