@@ -29,7 +29,7 @@ ra_err ra_chat_read_extra(const ra_chat_config *config, json_t **out)
 void ra_chat_write_request(const ra_chat_config *config, const json_t *extra, const ra_chat_question *question, ra_buf *body)
 {
     json_t *root = json_object();
-    json_object_set_new(root, "model", ra_json_text(config->model));
+    json_object_set_new(root, "model", ra_json_string_of(config->model));
     json_object_set_new(root, "messages", ra_json_turns(question->messages, question->n_messages));
     if (!config->own_sampling) json_object_set_new(root, "temperature", json_real(question->temperature));
     json_object_set_new(root, config->newer_limit ? "max_completion_tokens" : "max_tokens", json_integer(question->max_tokens));

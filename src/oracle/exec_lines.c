@@ -11,11 +11,11 @@ void ra_exec_write_item(int64_t id, const char *policy_text, const ra_oracle_ite
     const ra_message alone = {"user", item->prompt ? item->prompt : ""};
     json_t *root = json_object();
     json_object_set_new(root, "id", json_integer(id));
-    json_object_set_new(root, "policy", ra_json_text(policy_text));
-    json_object_set_new(root, "prompt", ra_json_text(item->prompt));
+    json_object_set_new(root, "policy", ra_json_string_of(policy_text));
+    json_object_set_new(root, "prompt", ra_json_string_of(item->prompt));
     json_object_set_new(root, "turns", item->turns ? ra_json_turns(item->turns, item->n_turns) : ra_json_turns(&alone, 1));
-    json_object_set_new(root, "response", ra_json_text(item->response));
-    json_object_set_new(root, "category", item->category ? ra_json_text(item->category) : json_null());
+    json_object_set_new(root, "response", ra_json_string_of(item->response));
+    json_object_set_new(root, "category", item->category ? ra_json_string_of(item->category) : json_null());
     char *text = json_dumps(root, JSON_COMPACT);
     ra_buf_adds(out, text);
     ra_buf_adds(out, "\n");

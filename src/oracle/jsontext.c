@@ -11,7 +11,7 @@ static size_t point_length(const char *text, size_t n)
     return got > 0 ? (size_t)got : 0;
 }
 
-json_t *ra_json_text(const char *text)
+json_t *ra_json_string_of(const char *text)
 {
     if (!text) text = "";
     size_t n = strlen(text);
@@ -37,8 +37,8 @@ json_t *ra_json_turns(const ra_message *messages, int n)
     json_t *list = json_array();
     for (int i = 0; i < n; i++) {
         json_t *turn = json_object();
-        json_object_set_new(turn, "role", ra_json_text(messages[i].role));
-        json_object_set_new(turn, "content", ra_json_text(messages[i].content));
+        json_object_set_new(turn, "role", ra_json_string_of(messages[i].role));
+        json_object_set_new(turn, "content", ra_json_string_of(messages[i].content));
         json_array_append_new(list, turn);
     }
     return list;

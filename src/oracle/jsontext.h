@@ -6,7 +6,7 @@
 #include <jansson.h>
 
 /* A new JSON string; bytes that are not UTF-8 become U+FFFD, as rules see them. NULL counts as "". */
-json_t *ra_json_text(const char *text);
+json_t *ra_json_string_of(const char *text);
 /* A new list of {"role", "content"}. */
 json_t *ra_json_turns(const ra_message *messages, int n);
 /* Appends at most `most` bytes of a text from outside for a message: on one line, without control characters, whole code points, "..." where it was cut. */

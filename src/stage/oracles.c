@@ -1,6 +1,7 @@
 /* Oracles from settings: the only place that knows every kind. */
 #include "oracles.h"
 
+#include <realign/judge.h>
 #include <realign/mem.h>
 #include <realign/oracle_exec.h>
 #include <realign/oracle_http.h>
@@ -51,6 +52,19 @@ static ra_err open_exec(const ra_settings *s, const ra_comm *world, const ra_pol
     return err;
 }
 
+/* The judge gives a margin; where the line is drawn is the oracle's. */
+static ra_err open_judge(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+{
+    (void)world;
+    ra_judge_config config;
+    ra_judge_config_read(s, &config);
+    *out = (ra_oracle_member){0};
+    RA_TRY(ra_judge_open(&config, policy->text, &out->ops, &out->state));
+    out->identity = ra_strdup(ra_judge_identity(out->state));
+    out->threshold = ra_set_real(s, "oracle.threshold");
+    return RA_OK;
+}
+
 /* A kind is a row here. */
 static const struct {
     const char *name;
@@ -59,6 +73,7 @@ static const struct {
 } kinds[] = {
     {"rules", open_rules, false},
     {"labels", open_labels, false},
+    {"judge", open_judge, true},
     {"http", open_http, true},
     {"exec", open_exec, false}, /* the program may hold the policy itself */
 };
@@ -88,7 +103,7 @@ static ra_err open_member(const ra_settings *s, const ra_comm *world, const ra_p
         }
         return kinds[k].open(s, world, policy, out);
     }
-    return ra_fail(RA_ERR_UNSUPPORTED, "oracle.kind: this build has no oracle of the kind '%s'", kind);
+    ra_die("oracle.kind: the schema has the kind '%s', this file has not", kind);
 }
 
 static ra_err check_kinds(int n, const char *const *kind)
