@@ -56,7 +56,7 @@ struct ra_backend_ops {
     void *(*pack_weights)(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw);
     size_t (*packed_bytes)(ra_backend *b, int64_t n, int64_t k); /* 0: pack_weights gives NULL */
     void (*release_packed)(ra_backend *b, void *packed);
-    /* C = X W^T, or C += ..., as gemm does; bitwise the same for a row whatever m is. */
+    /* C = X W^T, or C += ..., as gemm does. */
     void (*gemm_packed)(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
                         bool accumulate, bool c_is_r, void *c, int64_t ldc);
     /* Y[t, :] += bias */
@@ -166,6 +166,9 @@ struct ra_backend {
     size_t a_size, r_size;
     const char *library; /* what computes, for logs: "oneDNN 2.6.3"; the constructor's */
     bool host;           /* its memory is host memory: the processor may read and write it directly */
+    bool widened; /* bf16 operands are widened to float32 before each product: there is no bf16 product for this processor */
+    bool
+        row_independent; /* a row of a product is bit for bit the same whatever other rows are multiplied with it; tried out at opening */
     void *state;
 };
 
@@ -173,7 +176,7 @@ struct ra_backend {
  * `threads`: 0 = as OpenMP decides. RA_ERR_UNSUPPORTED names what there is. */
 ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out);
 void ra_backend_close(ra_backend *b);
-/* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". Static. */
+/* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". The backend's. */
 const char *ra_backend_describe(const ra_backend *b);
 
 /* Each backend's own constructor, called by the registry. */

@@ -1,7 +1,8 @@
 /* Inference: batched decoding against a KV cache, and log-probabilities of given sequences. What is here computes on one rank; callers deal sequences to ranks.
  *
  * The result of a sequence depends on the sequence alone, not on what is decoded or scored beside it: rows of a product, of a norm and of attention are computed
- * from that row's (or that tree's) numbers in one order. On the cpu backend this is bitwise (tests/unit/test_infer.c asks it of whole models). */
+ * from that row's (or that tree's) numbers in one order. This is bitwise where the backend's rows are
+ * independent (ra_backend.row_independent; the cpu backend with AVX-512), else to rounding (AVX2): tests/unit/test_infer.c asks it of whole models. */
 #ifndef REALIGN_INFER_H
 #define REALIGN_INFER_H
 #include <realign/comm.h>

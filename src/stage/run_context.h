@@ -4,6 +4,7 @@
 #include "triage.h"
 
 #include <realign/engine.h>
+#include <realign/runctl.h>
 #include <realign/settings.h>
 
 /* Beside the actions of triage: a plain pair, for method dpo. */
@@ -30,6 +31,8 @@ typedef struct {
 /* Collective. Opens everything; with method dpo every usable sample is a pair and triage is not needed. Errors are the same on all ranks. */
 ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run);
 void ra_run_close(ra_run *run);
+/* When this run stops: run.wall_limit, run.stop_margin, run.stop_file. */
+ra_runctl ra_run_control(const ra_settings *s);
 /* The loss of a sample: by action, and eq. 2c where a Punish pair has a correction. */
 ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample);
 /* Opens the model; the adapter, where lora.enabled or training is RA_TRAIN_ADAPTER, begins from the run's seed. Collective in its errors. */

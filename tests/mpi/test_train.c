@@ -170,7 +170,8 @@ static bool same_steps(const char *a_dir, const char *b_dir)
 /* Columns of steps.tsv. */
 enum { LOSS = 5, KL = 9, GRADIENT_NORM = 21 };
 
-/* Largest relative difference of the losses (below 0.1: absolute, times 10, for KL is a difference of numbers near 5) and a tenth of that of gradient norms; NaN where a column is a number in one file alone. */
+/* Largest relative difference of the losses (below 0.1: absolute, times 10, for KL is a difference of numbers near 5) and a tenth of that of gradient norms (below 1, where clipping
+ * begins: absolute; a short gradient is a sum that nearly cancels, and its rounding is that of its terms); NaN where a column is a number in one file alone. */
 static double largest_difference(double a[][COLUMNS], double b[][COLUMNS], int rows)
 {
     static const int columns[] = {LOSS, LOSS + 1, LOSS + 2, LOSS + 3, KL, GRADIENT_NORM};
@@ -178,7 +179,8 @@ static double largest_difference(double a[][COLUMNS], double b[][COLUMNS], int r
     for (int i = 0; i < rows * 6; i++) {
         double x = a[i / 6][columns[i % 6]], y = b[i / 6][columns[i % 6]];
         if (isnan(x) && isnan(y)) continue;
-        double d = fabs(x - y) / fmax(fabs(y), 0.1) / (columns[i % 6] == GRADIENT_NORM ? 10.0 : 1.0);
+        bool norm = columns[i % 6] == GRADIENT_NORM;
+        double d = norm ? fabs(x - y) / fmax(fabs(y), 1.0) / 10.0 : fabs(x - y) / fmax(fabs(y), 0.1);
         if (isnan(d)) return d;
         worst = fmax(worst, d);
     }

@@ -205,6 +205,12 @@ static void test_independence(void **state)
 {
     const char *precision = *state;
     opened o = open_stories("cpu", precision);
+    if (!o.b->row_independent) {
+        print_message("# SKIP: this processor's products are not row independent in %s: near ties may fall otherwise\n",
+                      precision);
+        close_model(&o);
+        skip();
+    }
     enum { N = 40, NEW = 24 };
     static const int32_t stop[] = {403}; /* frequent enough that sequences end at different times */
     queue q = random_queue(o.m, N, 11);
@@ -244,7 +250,7 @@ static void test_independence(void **state)
     close_model(&o);
 }
 
-/* A sequence's log-probabilities are bitwise the same alone and in any pack. */
+/* A sequence's log-probabilities are the same alone and in any pack: bitwise where the backend's rows are independent, else to rounding. */
 static void test_score_independence(void **state)
 {
     const char *precision = *state;
@@ -264,8 +270,18 @@ static void test_score_independence(void **state)
         ra_scorer_free(s);
     }
     assert_true(logprob[0][0][0] < 0.0);
-    assert_memory_equal(logprob[0], logprob[1], sizeof logprob[0]);
-    assert_memory_equal(logprob[0], logprob[2], sizeof logprob[0]);
+    if (o.b->row_independent) {
+        assert_memory_equal(logprob[0], logprob[1], sizeof logprob[0]);
+        assert_memory_equal(logprob[0], logprob[2], sizeof logprob[0]);
+    }
+    double worst = 0.0, tolerance = strcmp(precision, "bf16") == 0 ? 0.1 : 1e-4; /* doc/performance.md, bf16 against float64 */
+    for (int v = 1; v < 3; v++) {
+        for (int i = 0; i < N; i++) {
+            for (int j = 0; j < LONGEST; j++) worst = fmax(worst, fabs(logprob[v][i][j] - logprob[0][i][j]));
+        }
+    }
+    printf("# %s, rows %sindependent: worst difference %.2g\n", precision, o.b->row_independent ? "" : "not ", worst);
+    assert_true(worst <= tolerance);
     free_queue(&q);
     close_model(&o);
 }

@@ -50,6 +50,8 @@ ra_err ra_backend_ref_open(ra_backend *b)
     b->ops = &ref_ops;
     b->a = RA_DTYPE_F64;
     b->r = RA_DTYPE_F64;
+    b->a_size = b->r_size = sizeof(double);
+    b->row_independent = true;
     b->host = true;
     b->library = "plain loops in double";
     b->state = NULL;
