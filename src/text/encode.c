@@ -74,7 +74,7 @@ static ra_err encode_word(ra_words *words, const uint8_t *word, size_t n)
         part = ra_bpe_part(&e->t->bpe, word, n);
         size_t count = ra_bpe_word(&e->t->bpe, &e->work->bpe, word, part, &ids);
         reserve(e->out, count, offsets);
-        memcpy(e->out->id + e->out->count, ids, count * sizeof *ids);
+        for (size_t i = 0; i < count; i++) e->out->id[e->out->count + (int64_t)i] = ids[i];
         if (offsets) word_offsets(e, word, part, ids, count);
         e->out->count += (int64_t)count;
     }

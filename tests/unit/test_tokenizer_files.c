@@ -7,6 +7,7 @@
 #include <support/tinytok.h>
 
 #include <realign/file.h>
+#include <realign/hfdir.h>
 #include <realign/rng.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -266,6 +267,15 @@ static void test_gguf(void **state)
     check_pieces(t, &dummy, "a", RA_ENCODE_ADD_SPECIAL, "<s>|" MARK "|a");
     assert_int_equal(ra_tokenizer_eos(t), 2);
     assert_true(ra_tokenizer_hash(t) == ra_tokenizer_hash(model)); /* the same ids for every text */
+    ra_tokenizer_close(model);
+    /* and written as a directory, once more */
+    ra_modelfile *file;
+    CHECK_OK(ra_modelfile_open(path, &file));
+    CHECK_OK(ra_hf_gguf_tokenizer(file, dir));
+    ra_modelfile_close(file);
+    CHECK_OK(ra_tokenizer_open(dir, &model));
+    assert_true(ra_tokenizer_hash(t) == ra_tokenizer_hash(model));
+    assert_int_equal(ra_tokenizer_bos(model), 1);
     ra_tokenizer_close(t), ra_tokenizer_close(model);
     free(path);
     ra_buf_clear(&bytes);
@@ -273,30 +283,6 @@ static void test_gguf(void **state)
     refused_bytes("bare.gguf", bytes.data, bytes.length, RA_ERR_FORMAT, "tokenizer.ggml.scores");
     ra_buf_free(&bytes);
     test_dir_remove(dir);
-}
-
-static void add64(ra_buf *out, const char *token, size_t n, int rank)
-{
-    static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *s = (const unsigned char *)token;
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t bits = (uint32_t)s[i] << 16 | (i + 1 < n ? (uint32_t)s[i + 1] << 8 : 0) | (i + 2 < n ? s[i + 2] : 0);
-        for (size_t k = 0; k < 4; k++) ra_buf_add(out, i + k > n ? "=" : &DIGITS[bits >> (18 - 6 * k) & 63], 1);
-    }
-    ra_buf_addf(out, " %d\n", rank);
-}
-
-/* The 256 bytes by their value, then the merges of tinytok. */
-static void make_tiktoken(ra_buf *out)
-{
-    for (int b = 0; b < 256; b++) add64(out, (char[]){(char)b}, 1, b);
-    for (int k = 0; k < tinytok_merges(); k++) {
-        const char *left, *right;
-        tinytok_merge(k, &left, &right);
-        char *both = ra_format("%s%s", left, right);
-        add64(out, both, strlen(both), 256 + k);
-        free(both);
-    }
 }
 
 static void check_ids(const ra_tokenizer *t, const char *text, int flags, const int32_t *want, int64_t n)
@@ -316,7 +302,7 @@ static void test_tiktoken(void **state)
 {
     (void)state;
     ra_buf bytes = {0};
-    make_tiktoken(&bytes);
+    tinytok_tiktoken(&bytes);
     refused_bytes("x.tiktoken", bytes.data, bytes.length, RA_ERR_UNSUPPORTED, "281 tokens"); /* of which family? */
     char *dir = test_dir_make();
     free(write_bytes_to(dir, "tokenizer.model", bytes.data, bytes.length));
