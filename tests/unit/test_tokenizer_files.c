@@ -120,11 +120,15 @@ static void test_sentencepiece(void **state)
     check_spans(t, "q", "0-0 0-1");
     check_pieces(t, &dummy, "he<s>he", 0, MARK "he|<s>|" MARK "he"); /* every stretch between special tokens */
     check_text(t, (const int32_t[]){tinyspm_id(&dummy, MARK "he"), tinyspm_id(&dummy, MARK "he")}, 2, false, "he he");
+    check_text(t, (const int32_t[]){tinyspm_id(&dummy, MARK), tinyspm_id(&dummy, MARK "he")}, 2, false, " he");
     ra_tokenizer_close(t);
 
     t = open_spm(squeeze, NULL);
     check_pieces(t, &squeeze, "  he  a ", 0, MARK "he|" MARK "|a");
     check_spans(t, "  he  a ", "2-4 4-5 6-7");
+    int32_t mark = tinyspm_id(&squeeze, MARK), he = tinyspm_id(&squeeze, MARK "he");
+    check_text(t, (const int32_t[]){he, he}, 2, false, "he he");
+    check_text(t, (const int32_t[]){mark, he}, 2, false, "he"); /* nothing stood before it */
     check_pieces(t, &squeeze, "   ", 0, "");
     ra_tokenizer_close(t);
 
@@ -438,14 +442,76 @@ static void test_parts(void **state)
     ra_tokenizer_close(t);
 }
 
+/* Many merges over few letters, against the textbook: the lowest rank, the leftmost of equals, one merge at a time. */
+static void test_long_merges(void **state)
+{
+    (void)state;
+    enum { SEED = 17, LETTERS = 4, MOST = 300 };
+    ra_rng rng = ra_rng_make(SEED, RA_STREAM_TEST);
+    print_message("# seed %d\n", SEED);
+    for (int round = 0; round < 60; round++) {
+        ra_bpe b = {.unknown = -1};
+        char text[64][17];
+        int n = LETTERS;
+        for (int i = 0; i < LETTERS; i++) snprintf(text[i], sizeof text[i], "%c", 'a' + i);
+        while (n < 64) { /* every token the union of two before it */
+            int left = (int)ra_rng_below(&rng, (uint64_t)n), right = (int)ra_rng_below(&rng, (uint64_t)n);
+            char *both = ra_format("%.8s%.8s", text[left], text[right]);
+            memcpy(text[n], both, strlen(both) + 1);
+            free(both);
+            bool known = false;
+            for (int i = 0; i < n; i++) known |= !strcmp(text[i], text[n]);
+            n += !known;
+        }
+        uint32_t rank[64];
+        for (int i = 0; i < n; i++) {
+            ra_bpe_add_token(&b, i, RA_TOKEN_NORMAL, text[i], strlen(text[i]));
+            rank[i] = (uint32_t)ra_rng_below(&rng, 40); /* equal ranks, too */
+        }
+        ra_bpe_index(&b);
+        ra_bpe_add_all_merges(&b, rank);
+        ra_bpe_finish(&b);
+        ra_bpe_work w = {0};
+        for (int k = 0; k < 20; k++) {
+            uint8_t word[MOST];
+            int32_t want[MOST];
+            const int32_t *got;
+            size_t length = 1 + (size_t)ra_rng_below(&rng, MOST), count = length;
+            for (size_t i = 0; i < length; i++)
+                want[i] = (int32_t)ra_rng_below(&rng, LETTERS), word[i] = (uint8_t)('a' + want[i]);
+            for (;;) {
+                size_t best = count;
+                for (size_t i = 0; i + 1 < count; i++) {
+                    uint32_t r = ra_bpe_pair_of(&b, want[i], want[i + 1])->rank;
+                    if (r != ~0u && (best == count || r < ra_bpe_pair_of(&b, want[best], want[best + 1])->rank)) best = i;
+                }
+                if (best == count) break;
+                want[best] = ra_bpe_pair_of(&b, want[best], want[best + 1])->id;
+                memmove(want + best + 1, want + best + 2, (count-- - best - 2) * sizeof *want);
+            }
+            assert_int_equal(ra_bpe_word(&b, &w, word, length, &got), count);
+            assert_memory_equal(got, want, count * sizeof *want);
+        }
+        ra_bpe_work_free(&w);
+        ra_bpe_free(&b);
+    }
+}
+
 int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_sentencepiece_decoding), cmocka_unit_test(test_config_beside),
-        cmocka_unit_test(test_charsmap),      cmocka_unit_test(test_sentencepiece_refusals), cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_tiktoken),      cmocka_unit_test(test_vocab_merges),           cmocka_unit_test(test_long_word),
+        cmocka_unit_test(test_sentencepiece),
+        cmocka_unit_test(test_sentencepiece_decoding),
+        cmocka_unit_test(test_config_beside),
+        cmocka_unit_test(test_charsmap),
+        cmocka_unit_test(test_sentencepiece_refusals),
+        cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_tiktoken),
+        cmocka_unit_test(test_vocab_merges),
+        cmocka_unit_test(test_long_word),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_long_merges),
     };
     return cmocka_run_group_tests_name("files of tokenizers", tests, NULL, NULL);
 }
