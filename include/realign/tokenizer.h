@@ -9,13 +9,15 @@
 
 typedef struct ra_tokenizer ra_tokenizer;
 
-/* `model`: a Hugging Face directory (tokenizer.json, tokenizer_config.json), a tokenizer.json itself, or a GGUF file. */
+/* `model`: a directory, or a file: tokenizer.json, SentencePiece's or tiktoken's tokenizer.model, *.tiktoken, vocab.json (with
+ * merges.txt beside it), or a GGUF file; told by content. Errors name the file: RA_ERR_IO, RA_ERR_FORMAT (damaged, with the place),
+ * RA_ERR_UNSUPPORTED (what is not supported, and what is known). doc/tokenizers.md says what is read, and what lies beside. */
 ra_err ra_tokenizer_open(const char *model, ra_tokenizer **out);
 void ra_tokenizer_close(ra_tokenizer *t);
 
 /* Growable id and offset arrays; `{0}` is empty; free with ra_ids_free. Offsets are exact to the byte, inside characters too.
- * Where NFC changed the text, every token of the changed stretch (a character with its marks) spans all of it; bytes that have no
- * token and were dropped are not counted, so later spans stay right. */
+ * Where a normaliser changed the text, every token of the changed stretch (a character with its marks) spans all of it; what it put
+ * in (a prefix) has an empty span; bytes that have no token and were dropped are not counted, so later spans stay right. */
 typedef struct {
     int32_t *id;
     int64_t *begin, *end; /* byte offsets into the text that was encoded, [begin, end); filled only where asked for */

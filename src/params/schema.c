@@ -40,7 +40,8 @@ const ra_key ra_schema[] = {
      .type = RA_KEY_TEXT,
      .fallback = "=model",
      .unit = "path",
-     .help = "Where the tokenizer is, when it is not with the model: a directory, a tokenizer.json or a GGUF file."},
+     .help = "Where the tokenizer is, when it is not with the model: a directory, a tokenizer's file or a GGUF file "
+             "(doc/tokenizers.md)."},
     {.name = "template",
      .type = RA_KEY_TEXT,
      .fallback = "auto",

@@ -71,11 +71,8 @@ static const struct {
     ra_err (*open)(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out);
     bool reads_text; /* works by the policy's `text:` */
 } kinds[] = {
-    {"rules", open_rules, false},
-    {"labels", open_labels, false},
-    {"judge", open_judge, true},
-    {"http", open_http, true},
-    {"exec", open_exec, false}, /* the program may hold the policy itself */
+    {"rules", open_rules, false}, {"labels", open_labels, false}, {"judge", open_judge, true},
+    {"http", open_http, true},    {"exec", open_exec, false}, /* the program may hold the policy itself */
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 

@@ -96,11 +96,23 @@ void ra_bpe_work_free(ra_bpe_work *w);
 /* Merges w->id[0, n) in place; the new count. */
 size_t ra_bpe_merge(const ra_bpe *b, ra_bpe_work *w, size_t n);
 
-/* Length of the first part of a word that no merge can go beyond; the parts of a word can be encoded one by one. n > 0. */
+/* Length of the first part of a word of characters that no merge can go beyond; the parts can be encoded one by one. n > 0. */
 size_t ra_bpe_part(const ra_bpe *b, const uint8_t *word, size_t n);
 /* The ids of one word; *ids points into `w` until the next call. n > 0. */
 size_t ra_bpe_word(const ra_bpe *b, ra_bpe_work *w, const uint8_t *word, size_t n, const int32_t **ids);
 /* The span in the word of its next id, and *at moved behind it. Units that were dropped belong to no span. */
-void ra_bpe_next_span(const ra_bpe *b, const uint8_t *word, size_t n, int32_t id, size_t *at, size_t *begin, size_t *end);
+void ra_bpe_search_span(const ra_bpe *b, const uint8_t *word, size_t n, int32_t id, size_t *at, size_t *begin, size_t *end);
+static inline void ra_bpe_next_span(const ra_bpe *b, const uint8_t *word, size_t n, int32_t id, size_t *at, size_t *begin,
+                                    size_t *end)
+{
+    size_t p = *at;
+    if (b->may_drop || id == b->unknown || p >= n || (b->byte_fallback && id == b->byte_token[word[p]])) {
+        ra_bpe_search_span(b, word, n, id, at, begin, end);
+        return;
+    }
+    size_t length = (size_t)b->length[id];
+    *begin = p;
+    *at = *end = length < n - p ? p + length : n; /* the token as it is written */
+}
 
 #endif

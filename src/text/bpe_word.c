@@ -165,7 +165,7 @@ size_t ra_bpe_word(const ra_bpe *b, ra_bpe_work *w, const uint8_t *word, size_t 
 
 size_t ra_bpe_part(const ra_bpe *b, const uint8_t *word, size_t n)
 {
-    if (!b->chars || b->ignore_merges || b->may_drop) return n; /* what is dropped lets its neighbours meet */
+    if (b->ignore_merges || b->may_drop) return n; /* what is dropped lets its neighbours meet */
     int before = -1;
     for (size_t i = 0; i < n;) {
         int class = word[i];
@@ -180,14 +180,9 @@ size_t ra_bpe_part(const ra_bpe *b, const uint8_t *word, size_t n)
     return n;
 }
 
-void ra_bpe_next_span(const ra_bpe *b, const uint8_t *word, size_t n, int32_t id, size_t *at, size_t *begin, size_t *end)
+void ra_bpe_search_span(const ra_bpe *b, const uint8_t *word, size_t n, int32_t id, size_t *at, size_t *begin, size_t *end)
 {
     size_t p = *at, length = 1;
-    if (!b->may_drop && id != b->unknown && !(b->byte_fallback && p < n && id == b->byte_token[word[p]])) {
-        *begin = p < n ? p : n;
-        *at = *end = n - *begin > (size_t)b->length[id] ? *begin + (size_t)b->length[id] : n;
-        return;
-    }
     bool missing = false; /* no token of its own for the unit at p */
     while (p < n) {
         bool inside = b->chars && (word[p] & 0xC0) == 0x80; /* bytes that stood for a character */

@@ -71,10 +71,10 @@ static ra_err encode_word(ra_words *words, const uint8_t *word, size_t n)
     bool offsets = e->flags & RA_ENCODE_OFFSETS;
     for (size_t part; n; word += part, n -= part) {
         const int32_t *ids;
-        part = ra_bpe_part(&e->t->bpe, word, n);
+        part = e->t->bpe.chars ? ra_bpe_part(&e->t->bpe, word, n) : n;
         size_t count = ra_bpe_word(&e->t->bpe, &e->work->bpe, word, part, &ids);
         reserve(e->out, count, offsets);
-        memcpy(e->out->id + e->out->count, ids, count * sizeof *ids);
+        for (size_t i = 0; i < count; i++) e->out->id[e->out->count + (int64_t)i] = ids[i];
         if (offsets) word_offsets(e, word, part, ids, count);
         e->out->count += (int64_t)count;
     }

@@ -1,5 +1,6 @@
 /* Training on made-up samples: the same losses on any rank count, stop and resume to the bit, and refusals that say why. This program has its own run control (the module that
  * decides when to stop), so that a stop falls after a given step; signals, limits and the stop file are tests/cli/resume.sh. */
+#include "support/own_runctl.h"
 #include "support/support.h"
 #include "support/tiny_run.h"
 
@@ -7,7 +8,6 @@
 #include <realign/file.h>
 #include <realign/h5.h>
 #include <realign/mem.h>
-#include <realign/runctl.h>
 #include <realign/stage.h>
 
 #include <math.h>
@@ -29,29 +29,6 @@ static bool all_agree(const ra_comm *world, bool mine)
     } while (0)
 
 enum { STEPS = 20, COLUMNS = 24, COMPARED = COLUMNS - 2 };
-
-/* ---- run control of this program: a stop after so many questions ---- */
-static int64_t questions_left = INT64_MAX;
-
-void ra_runctl_start(ra_runctl *ctl)
-{
-    ctl->started_s = 0.0;
-}
-
-bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **reason)
-{
-    (void)ctl, (void)comm;
-    if (reason) *reason = "the test";
-    return questions_left-- <= 0;
-}
-
-void ra_runctl_end(void)
-{
-}
-
-void ra_runctl_reset_flag(void)
-{
-}
 
 /* ---- runs ---- */
 static char *model_of(const char *family)

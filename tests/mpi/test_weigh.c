@@ -1,4 +1,5 @@
 /* Weighing on made-up samples: weights.h5 against explicit gradients of one sample at a time and against central differences, the same on any rank count. */
+#include "support/own_runctl.h"
 #include "support/support.h"
 #include "support/tiny_run.h"
 
@@ -7,7 +8,6 @@
 #include <realign/gold.h>
 #include <realign/h5.h>
 #include <realign/mem.h>
-#include <realign/runctl.h>
 #include <realign/stage.h>
 #include <realign/store.h>
 
@@ -17,29 +17,6 @@
 #include <string.h>
 
 enum { SAMPLES = 48, GOLD = 9 };
-
-/* ---- run control of this program: a stop after so many questions ---- */
-static int64_t questions_left = INT64_MAX;
-
-void ra_runctl_start(ra_runctl *ctl)
-{
-    ctl->started_s = 0.0;
-}
-
-bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **reason)
-{
-    (void)ctl, (void)comm;
-    if (reason) *reason = "the test";
-    return questions_left-- <= 0;
-}
-
-void ra_runctl_end(void)
-{
-}
-
-void ra_runctl_reset_flag(void)
-{
-}
 
 /* Collective. The same verdict on every rank, so that none goes on alone. */
 static bool all_agree(const ra_comm *world, bool mine)

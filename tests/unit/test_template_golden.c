@@ -116,19 +116,9 @@ static void test_llama31(void **state)
     check_family("llama3.1", 0);
 }
 
-/* Before Gemma's tokenizer could be read its vocabulary was refused by these words, and only by them is this test skipped. */
 static void test_gemma2(void **state)
 {
     (void)state;
-    char *path = test_shared_path("data/tokenizers/gemma2.hf");
-    ra_tokenizer *t;
-    ra_err err = ra_tokenizer_open(path, &t);
-    free(path);
-    if (err == RA_OK) ra_tokenizer_close(t);
-    if (err == RA_ERR_UNSUPPORTED && strstr(ra_error_message(), "byte-level BPE is what can be read")) {
-        print_message("# SKIP: Gemma's tokenizer is not read yet\n");
-        skip();
-    }
     check_family("gemma2", 2);
 }
 

@@ -211,6 +211,18 @@ static void test_add_special(void **state)
     ra_tokenizer_close(t);
 }
 
+static void test_other_frames(void **state)
+{
+    (void)state;
+    ra_tokenizer *t = open_tiny(
+        &(tinytok){.added = ADDED,
+                   .post_processor = "{\"type\": \"RobertaProcessing\", \"cls\": [\"<s>\", 300], \"sep\": [\"<sp>\", 302]}"});
+    CHECK_IDS(t, "hello", RA_ENCODE_ADD_SPECIAL, 300, 259, 302);
+    ra_tokenizer_close(t);
+    refused(&(tinytok){.post_processor = "{\"type\": \"BertProcessing\", \"cls\": [\"<s>\"], \"sep\": [\"<sp>\", 302]}"},
+            RA_ERR_FORMAT, "post_processor");
+}
+
 static void test_digits_and_prefix_space(void **state)
 {
     (void)state;
@@ -431,10 +443,19 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_merges),       cmocka_unit_test(test_hash),         cmocka_unit_test(test_word_lengths),
-        cmocka_unit_test(test_added_tokens), cmocka_unit_test(test_add_special),  cmocka_unit_test(test_digits_and_prefix_space),
-        cmocka_unit_test(test_nfc),          cmocka_unit_test(test_missing_byte), cmocka_unit_test(test_invalid_utf8),
-        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_broken_files), cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_merges),
+        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_word_lengths),
+        cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_add_special),
+        cmocka_unit_test(test_other_frames),
+        cmocka_unit_test(test_digits_and_prefix_space),
+        cmocka_unit_test(test_nfc),
+        cmocka_unit_test(test_missing_byte),
+        cmocka_unit_test(test_invalid_utf8),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);

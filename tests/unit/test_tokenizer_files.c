@@ -7,6 +7,7 @@
 #include <support/tinytok.h>
 
 #include <realign/file.h>
+#include <realign/hfdir.h>
 #include <realign/rng.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,11 +120,15 @@ static void test_sentencepiece(void **state)
     check_spans(t, "q", "0-0 0-1");
     check_pieces(t, &dummy, "he<s>he", 0, MARK "he|<s>|" MARK "he"); /* every stretch between special tokens */
     check_text(t, (const int32_t[]){tinyspm_id(&dummy, MARK "he"), tinyspm_id(&dummy, MARK "he")}, 2, false, "he he");
+    check_text(t, (const int32_t[]){tinyspm_id(&dummy, MARK), tinyspm_id(&dummy, MARK "he")}, 2, false, " he");
     ra_tokenizer_close(t);
 
     t = open_spm(squeeze, NULL);
     check_pieces(t, &squeeze, "  he  a ", 0, MARK "he|" MARK "|a");
     check_spans(t, "  he  a ", "2-4 4-5 6-7");
+    int32_t mark = tinyspm_id(&squeeze, MARK), he = tinyspm_id(&squeeze, MARK "he");
+    check_text(t, (const int32_t[]){he, he}, 2, false, "he he");
+    check_text(t, (const int32_t[]){mark, he}, 2, false, "he"); /* nothing stood before it */
     check_pieces(t, &squeeze, "   ", 0, "");
     ra_tokenizer_close(t);
 
@@ -266,6 +271,15 @@ static void test_gguf(void **state)
     check_pieces(t, &dummy, "a", RA_ENCODE_ADD_SPECIAL, "<s>|" MARK "|a");
     assert_int_equal(ra_tokenizer_eos(t), 2);
     assert_true(ra_tokenizer_hash(t) == ra_tokenizer_hash(model)); /* the same ids for every text */
+    ra_tokenizer_close(model);
+    /* and written as a directory, once more */
+    ra_modelfile *file;
+    CHECK_OK(ra_modelfile_open(path, &file));
+    CHECK_OK(ra_hf_gguf_tokenizer(file, dir));
+    ra_modelfile_close(file);
+    CHECK_OK(ra_tokenizer_open(dir, &model));
+    assert_true(ra_tokenizer_hash(t) == ra_tokenizer_hash(model));
+    assert_int_equal(ra_tokenizer_bos(model), 1);
     ra_tokenizer_close(t), ra_tokenizer_close(model);
     free(path);
     ra_buf_clear(&bytes);
@@ -273,30 +287,6 @@ static void test_gguf(void **state)
     refused_bytes("bare.gguf", bytes.data, bytes.length, RA_ERR_FORMAT, "tokenizer.ggml.scores");
     ra_buf_free(&bytes);
     test_dir_remove(dir);
-}
-
-static void add64(ra_buf *out, const char *token, size_t n, int rank)
-{
-    static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *s = (const unsigned char *)token;
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t bits = (uint32_t)s[i] << 16 | (i + 1 < n ? (uint32_t)s[i + 1] << 8 : 0) | (i + 2 < n ? s[i + 2] : 0);
-        for (size_t k = 0; k < 4; k++) ra_buf_add(out, i + k > n ? "=" : &DIGITS[bits >> (18 - 6 * k) & 63], 1);
-    }
-    ra_buf_addf(out, " %d\n", rank);
-}
-
-/* The 256 bytes by their value, then the merges of tinytok. */
-static void make_tiktoken(ra_buf *out)
-{
-    for (int b = 0; b < 256; b++) add64(out, (char[]){(char)b}, 1, b);
-    for (int k = 0; k < tinytok_merges(); k++) {
-        const char *left, *right;
-        tinytok_merge(k, &left, &right);
-        char *both = ra_format("%s%s", left, right);
-        add64(out, both, strlen(both), 256 + k);
-        free(both);
-    }
 }
 
 static void check_ids(const ra_tokenizer *t, const char *text, int flags, const int32_t *want, int64_t n)
@@ -316,7 +306,7 @@ static void test_tiktoken(void **state)
 {
     (void)state;
     ra_buf bytes = {0};
-    make_tiktoken(&bytes);
+    tinytok_tiktoken(&bytes);
     refused_bytes("x.tiktoken", bytes.data, bytes.length, RA_ERR_UNSUPPORTED, "281 tokens"); /* of which family? */
     char *dir = test_dir_make();
     free(write_bytes_to(dir, "tokenizer.model", bytes.data, bytes.length));
@@ -452,14 +442,76 @@ static void test_parts(void **state)
     ra_tokenizer_close(t);
 }
 
+/* Many merges over few letters, against the textbook: the lowest rank, the leftmost of equals, one merge at a time. */
+static void test_long_merges(void **state)
+{
+    (void)state;
+    enum { SEED = 17, LETTERS = 4, MOST = 300 };
+    ra_rng rng = ra_rng_make(SEED, RA_STREAM_TEST);
+    print_message("# seed %d\n", SEED);
+    for (int round = 0; round < 60; round++) {
+        ra_bpe b = {.unknown = -1};
+        char text[64][17];
+        int n = LETTERS;
+        for (int i = 0; i < LETTERS; i++) snprintf(text[i], sizeof text[i], "%c", 'a' + i);
+        while (n < 64) { /* every token the union of two before it */
+            int left = (int)ra_rng_below(&rng, (uint64_t)n), right = (int)ra_rng_below(&rng, (uint64_t)n);
+            char *both = ra_format("%.8s%.8s", text[left], text[right]);
+            memcpy(text[n], both, strlen(both) + 1);
+            free(both);
+            bool known = false;
+            for (int i = 0; i < n; i++) known |= !strcmp(text[i], text[n]);
+            n += !known;
+        }
+        uint32_t rank[64];
+        for (int i = 0; i < n; i++) {
+            ra_bpe_add_token(&b, i, RA_TOKEN_NORMAL, text[i], strlen(text[i]));
+            rank[i] = (uint32_t)ra_rng_below(&rng, 40); /* equal ranks, too */
+        }
+        ra_bpe_index(&b);
+        ra_bpe_add_all_merges(&b, rank);
+        ra_bpe_finish(&b);
+        ra_bpe_work w = {0};
+        for (int k = 0; k < 20; k++) {
+            uint8_t word[MOST];
+            int32_t want[MOST];
+            const int32_t *got;
+            size_t length = 1 + (size_t)ra_rng_below(&rng, MOST), count = length;
+            for (size_t i = 0; i < length; i++)
+                want[i] = (int32_t)ra_rng_below(&rng, LETTERS), word[i] = (uint8_t)('a' + want[i]);
+            for (;;) {
+                size_t best = count;
+                for (size_t i = 0; i + 1 < count; i++) {
+                    uint32_t r = ra_bpe_pair_of(&b, want[i], want[i + 1])->rank;
+                    if (r != ~0u && (best == count || r < ra_bpe_pair_of(&b, want[best], want[best + 1])->rank)) best = i;
+                }
+                if (best == count) break;
+                want[best] = ra_bpe_pair_of(&b, want[best], want[best + 1])->id;
+                memmove(want + best + 1, want + best + 2, (count-- - best - 2) * sizeof *want);
+            }
+            assert_int_equal(ra_bpe_word(&b, &w, word, length, &got), count);
+            assert_memory_equal(got, want, count * sizeof *want);
+        }
+        ra_bpe_work_free(&w);
+        ra_bpe_free(&b);
+    }
+}
+
 int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_sentencepiece_decoding), cmocka_unit_test(test_config_beside),
-        cmocka_unit_test(test_charsmap),      cmocka_unit_test(test_sentencepiece_refusals), cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_tiktoken),      cmocka_unit_test(test_vocab_merges),           cmocka_unit_test(test_long_word),
+        cmocka_unit_test(test_sentencepiece),
+        cmocka_unit_test(test_sentencepiece_decoding),
+        cmocka_unit_test(test_config_beside),
+        cmocka_unit_test(test_charsmap),
+        cmocka_unit_test(test_sentencepiece_refusals),
+        cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_tiktoken),
+        cmocka_unit_test(test_vocab_merges),
+        cmocka_unit_test(test_long_word),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_long_merges),
     };
     return cmocka_run_group_tests_name("files of tokenizers", tests, NULL, NULL);
 }
