@@ -1,5 +1,6 @@
 /* correct: corrections y_c of Punish pairs (METHOD eq. 2c). Candidates are written (a column, a model, an endpoint), fitted to the sample, judged by the oracle; what does not hold is tried
  * again, then the pair falls back to eq. 2 and is counted. Rows are dealt to the ranks; nothing depends on their number. */
+#include "open_text.h"
 #include "correct.h"
 #include "oracles.h"
 #include "prepare_sample.h"
@@ -418,7 +419,7 @@ static ra_err open_samples(correct *c)
 static ra_err open_form(correct *c)
 {
     RA_TRY(ra_tokenizer_open(ra_set_text(c->s, "tokenizer"), &c->tokenizer));
-    RA_TRY(ra_template_open(ra_set_text(c->s, "template"), c->tokenizer, &c->tpl));
+    RA_TRY(ra_open_template(c->s, c->tokenizer, &c->tpl));
     c->rules = (ra_sample_rules){.tpl = c->tpl,
                                  .bos = ra_tokenizer_bos(c->tokenizer),
                                  .max_tokens = ra_set_int(c->s, "data.max_tokens"),

@@ -1,8 +1,7 @@
-/* Seeded mutations of small tokenizer.json files, SentencePiece models, tiktoken files, GGUF tokenizers and chat templates, and
- * random bytes as text: opening works or fails with a message, encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1.
+/* Seeded mutations of small tokenizer.json files, SentencePiece models, tiktoken files and GGUF tokenizers, and random bytes as text:
+ * opening works or fails with a message, encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1.
  * FUZZ_SECONDS (2) and FUZZ_SEED (1) change the effort. */
 #define _GNU_SOURCE /* memmem */
-#include "../../src/text/template_impl.h"
 #include <jansson.h>
 #include <realign/file.h>
 #include <realign/log.h>
@@ -44,11 +43,6 @@ static const char PIECES[] =
     "\"<unk>\", \"fuse_unk\": true, \"byte_fallback\": true, \"vocab\": {\"<unk>\": 0, \"h\": 1, \"e\": 2, \"l\": 3, \"o\": 4, "
     "\"\u2581\": 5, \"he\": 6, \"ll\": 7, \"\u2581he\": 8, \"<0x41>\": 9, \"<0xF0>\": 10, \"a\": 11, \"b\": 12, \"ab\": 13, "
     "\"\u00e9\": 14}, \"merges\": [\"h e\", \"l l\", \"\u2581 he\", \"a b\"]}}";
-static const char JINJA[] =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe "
-    "good.<|im_end|>\n' }}"
-    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 static double seconds_now(void)
 {
@@ -243,7 +237,7 @@ static const char *use(const ra_tokenizer *t, ra_rng *rng, bool complete)
 
 typedef struct {
     const char *dir;
-    ra_buf seed; /* tokenizer.json, or a template */
+    ra_buf seed; /* tokenizer.json */
     ra_rng rng;
     const ra_tokenizer *good;
 } fuzzer;
@@ -352,28 +346,16 @@ static const char *fuzz_text(fuzzer *f, int64_t *taken)
     return use(f->good, &f->rng, true);
 }
 
-static const char *fuzz_template(fuzzer *f, int64_t *taken)
-{
-    ra_buf bytes = {0};
-    ra_buf_add(&bytes, JINJA, sizeof JINJA - 1);
-    mutate(&f->rng, &bytes);
-    char *text = ra_strndup(bytes.data ? bytes.data : "", bytes.length), *system;
-    uint64_t fingerprint;
-    const ra_template_row *row = ra_template_recognise(text, &fingerprint, &system);
-    *taken += row != NULL;
-    bool named = !row || ra_template_row_find(row->name);
-    free(system), free(text);
-    ra_buf_free(&bytes);
-    return named ? NULL : "a row without a name";
-}
-
 int main(void)
 {
     static const struct {
         const char *name;
         const char *(*once)(fuzzer *f, int64_t *taken);
-    } KINDS[] = {{"tokenizer.json", fuzz_json}, {"GGUF", fuzz_gguf},  {"SentencePiece", fuzz_sentencepiece},
-                 {"tiktoken", fuzz_tiktoken},   {"texts", fuzz_text}, {"chat templates", fuzz_template}};
+    } KINDS[] = {{"tokenizer.json", fuzz_json},
+                 {"GGUF", fuzz_gguf},
+                 {"SentencePiece", fuzz_sentencepiece},
+                 {"tiktoken", fuzz_tiktoken},
+                 {"texts", fuzz_text}};
     enum { N_KINDS = sizeof KINDS / sizeof *KINDS };
     const char *given = getenv("FUZZ_SECONDS"), *seed_given = getenv("FUZZ_SEED");
     double share = (given ? strtod(given, NULL) : 2.0) / N_KINDS;

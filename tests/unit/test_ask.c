@@ -153,41 +153,6 @@ static void test_against_whole_sequences(void **state)
     }
 }
 
-/* Are rows of this backend's products the same whatever stands beside them? Then whole answers must be. */
-static bool rows_are_independent(problem *p)
-{
-    enum { M = 300 };
-    ra_backend *b = p->b;
-    const ra_linear *list[] = {&p->m->layer[0].qkv, &p->m->layer[0].o, &p->m->layer[0].gate_up, &p->m->layer[0].down};
-    static const int32_t rows[] = {1, 2, 3, 5, 8, 17, 50, 131, M};
-    bool same = true;
-    for (int l = 0; l < 4; l++) {
-        int64_t n = list[l]->out, k = list[l]->in;
-        size_t size = (size_t)n * b->a_size;
-        void *x = b->ops->alloc(b, (size_t)(M * k) * b->a_size), *y = b->ops->alloc(b, M * size), *first = ra_alloc(M, size),
-             *again = ra_alloc(M, size);
-        double *value = ra_alloc((size_t)(M * k), sizeof *value);
-        void *host = ra_alloc((size_t)(M * k), b->a_size);
-        ra_rng rng = ra_rng_make(SEED + 1, RA_STREAM_TEST);
-        for (int64_t i = 0; i < M * k; i++) value[i] = ra_rng_normal(&rng);
-        ra_dtype_convert(b->a, host, RA_DTYPE_F64, value, M * k);
-        b->ops->upload(b, x, host, (size_t)(M * k) * b->a_size);
-        for (size_t r = sizeof rows / sizeof *rows; r-- > 0;) {
-            b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, rows[r], n, k, x, k,
-                         (const char *)p->m->w_a + (size_t)list[l]->weight * b->a_size, k, false, false, y, n);
-            b->ops->download(b, rows[r] == M ? first : again, y, (size_t)rows[r] * size);
-            if (rows[r] != M && memcmp(first, again, (size_t)rows[r] * size) != 0) same = false;
-        }
-        ra_free(value);
-        ra_free(host);
-        ra_free(first);
-        ra_free(again);
-        b->ops->release(b, x);
-        b->ops->release(b, y);
-    }
-    return same;
-}
-
 static void compare(const answers *got, const answers *first, int i, bool exact)
 {
     assert_int_equal(got->times[i], 1);
@@ -238,7 +203,7 @@ static void test_bitwise(void **state)
     for (size_t f = 0; f < sizeof models / sizeof *models; f++) {
         problem p;
         open_problem(&p, models[f], backend, strcmp(backend, "ref") ? "fp32" : "fp64");
-        if (rows_are_independent(&p)) {
+        if (p.b->row_independent) {
             check_independence(&p, true);
         } else {
             left_out = true;
