@@ -2,6 +2,7 @@
  * opening works or fails with a message, encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1.
  * FUZZ_SECONDS (2) and FUZZ_SEED (1) change the effort. */
 #define _GNU_SOURCE /* memmem */
+#include "../../src/text/tok.h"
 #include <jansson.h>
 #include <realign/file.h>
 #include <realign/log.h>
