@@ -556,5 +556,6 @@ int main(void)
         cmocka_unit_test(test_exec_identity),
         cmocka_unit_test(test_quote),
     };
+    cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, textfile_cleanup);
 }
