@@ -95,14 +95,14 @@ static bool same_branch(const ra_sample *a, const ra_sample *b, ra_role role)
 
 /* A correction is made into a sample together with y_w and y_l, as prepare would have: where it parts from the prompt earlier than they do, so does the sample.
  * Their tokens must come out as they are stored. */
-static ra_err check_same(const correct *c, const ra_job *job)
+static ra_err check_same(const correct *c, const ra_job *job, int64_t id)
 {
-    ra_sample stored = ra_store_get(c->store, job->id);
+    ra_sample stored = ra_store_get(c->store, id);
     if (job->sample.cut > 0 || stored.cut > 0) return RA_OK; /* the correction may have changed what was cut */
-    if (same_branch(&job->sample, &stored, RA_CHOSEN) && same_branch(&job->sample, &stored, RA_REJECTED)) return RA_OK;
+    if (job->sample.state == RA_SAMPLE_OK && same_branch(&job->sample, &stored, RA_CHOSEN) && same_branch(&job->sample, &stored, RA_REJECTED)) return RA_OK;
     return ra_fail(RA_ERR_DATA,
                    "row %lld gives other tokens than %s/store.h5 holds: data, tokenizer or template have changed; run `realign prepare` again",
-                   (long long)job->id + 1, c->dir);
+                   (long long)id + 1, c->dir);
 }
 
 static ra_correction_outcome outcome_of_text(const ra_candidate *x)
@@ -126,11 +126,8 @@ static void fit(correct *c, ra_candidate *x, ra_job *job, ra_correction_outcome 
     row.correction = x->text;
     ra_job_begin(job, &row, RA_ROW_OK);
     ra_job_run(job, &c->rules);
-    if (job->sample.state == RA_SAMPLE_TOO_LONG) {
-        *outcome = RA_CORRECTION_TOO_LONG;
-    } else if (job->sample.state != RA_SAMPLE_OK) {
-        *outcome = RA_CORRECTION_EMPTY;
-    }
+    if (job->without_correction == RA_SAMPLE_OK) return; /* it is in the sample */
+    *outcome = job->without_correction == RA_SAMPLE_TOO_LONG ? RA_CORRECTION_TOO_LONG : RA_CORRECTION_EMPTY;
 }
 
 /* Jobs hold the samples of those that fit. */
@@ -141,7 +138,7 @@ static ra_err fit_all(correct *c, ra_candidate *candidate, int n, ra_correction_
     for (int i = 0; i < n; i++) {
         if (c->job[i].err != RA_OK)
             return ra_fail(c->job[i].err, "row %lld: %s", (long long)candidate[i].row->id + 1, c->job[i].why);
-        if (outcome[i] == RA_CORRECTION_USED) RA_TRY(check_same(c, &c->job[i]));
+        if (outcome[i] == RA_CORRECTION_USED) RA_TRY(check_same(c, &c->job[i], candidate[i].row->id));
     }
     return RA_OK;
 }
@@ -385,7 +382,7 @@ static ra_err make(correct *c)
     ra_correct_counts sum = {0};
     c->batch = ra_corrector_batch(c->corrector);
     c->job = ra_calloc((size_t)c->batch, sizeof *c->job);
-    c->begun = ra_now();
+    c->begun = c->looked_at = ra_now();
     RA_TRY(ra_comm_agree(c->world, ra_prefdata_open_settings(c->s, &c->data)));
     RA_TRY(work_all(c, &sum));
     RA_TRY(finish(c, &sum));
