@@ -16,7 +16,8 @@ struct ra_store {
     ra_map map;
     int32_t highest;
     uint64_t hash;
-    int32_t **shown; /* (n) tokens of samples that are shown other than they are stored, NULL for the others; NULL: there are none */
+    int32_t *
+        *shown; /* (n) tokens of samples that are shown other than they are stored, NULL for the others; NULL: there are none */
 };
 
 const char *ra_sample_state_name(ra_sample_state state)

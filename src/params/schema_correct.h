@@ -1,16 +1,18 @@
 /* Rows of ra_schema (schema.c includes them there): corrections of Punish pairs. */
-    {.name = "correct.source",
-     .type = RA_KEY_WORD,
-     .fallback = "auto",
-     .words = "auto|none|column|model|endpoint",
-     .unit = "",
-     .help = "Where corrections y_c of Punish pairs come from (eq. 2c, doc/corrections.md): column of the data, model (a local one), endpoint (as oracle.http.*). auto takes the "
-             "column where the data have one, else none."},
+{.name = "correct.source",
+ .type = RA_KEY_WORD,
+ .fallback = "auto",
+ .words = "auto|none|column|model|endpoint",
+ .unit = "",
+ .help = "Where corrections y_c of Punish pairs come from (eq. 2c, doc/corrections.md): column of the data, model (a local one), "
+         "endpoint (as oracle.http.*). auto takes the "
+         "column where the data have one, else none."},
     {.name = "correct.model",
      .type = RA_KEY_TEXT,
      .fallback = "",
      .unit = "",
-     .help = "Who writes them: for model a Hugging Face directory, an adapter's directory or a GGUF file, else the model itself; for endpoint the name the server knows, else "
+     .help = "Who writes them: for model a Hugging Face directory, an adapter's directory or a GGUF file, else the model itself; "
+             "for endpoint the name the server knows, else "
              "oracle.http.model."},
     {.name = "correct.tokenizer",
      .type = RA_KEY_TEXT,
@@ -31,13 +33,15 @@
      .type = RA_KEY_ENV,
      .fallback = "",
      .unit = "",
-     .help = "NAME of the environment variable that holds its key; empty: that of oracle.http where correct.url is its server too, else none."},
+     .help = "NAME of the environment variable that holds its key; empty: that of oracle.http where correct.url is its server "
+             "too, else none."},
     {.name = "correct.attempts",
      .type = RA_KEY_INT,
      .fallback = "4",
      RANGE(1, 100),
      .unit = "attempts",
-     .help = "How often a correction is sampled until one keeps the policy; then the pair falls back to eq. 2. A column has one."},
+     .help =
+         "How often a correction is sampled until one keeps the policy; then the pair falls back to eq. 2. A column has one."},
     {.name = "correct.temperature",
      .type = RA_KEY_REAL,
      .fallback = "0.3",
@@ -60,7 +64,8 @@
      .type = RA_KEY_TEXT,
      .fallback = "",
      .unit = "",
-     .help = "What the corrector is told before the user's message; {policy} stands for the policy's text. Empty: an instruction to answer within the policy."},
+     .help = "What the corrector is told before the user's message; {policy} stands for the policy's text. Empty: an instruction "
+             "to answer within the policy."},
     {.name = "correct.show_rejected",
      .type = RA_KEY_BOOL,
      .fallback = "false",

@@ -213,7 +213,8 @@ static void add_corrections(ra_page *p)
     ra_html_text(&caption, c->corrector ? c->corrector : "?");
     ra_buf_adds(&caption, ", judged by the oracle of kind ");
     ra_html_text(&caption, c->oracle ? c->oracle : "?");
-    ra_buf_addf(&caption, ". %lld candidates; pairs without a correction that complies fall back to eq. 2.", (long long)c->candidates);
+    ra_buf_addf(&caption, ". %lld candidates; pairs without a correction that complies fall back to eq. 2.",
+                (long long)c->candidates);
     if (!w->why && w->corrected >= 0 && w->corrected != c->corrected)
         ra_buf_addf(&caption, " The weights of this run were made with %lld of them.", (long long)w->corrected);
     ra_page_table(p, caption.data, "Punish pairs|>Pairs|>Share");

@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 struct ra_candidates {
-    char *own; /* path of this rank's file */
-    int file;  /* -1: nothing was added yet */
+    char *own;     /* path of this rank's file */
+    int file;      /* -1: nothing was added yet */
     json_t *known; /* key in hexadecimal digits -> {"text", "cut"} */
     int64_t damaged;
 };
@@ -161,8 +161,8 @@ ra_err ra_candidates_add(ra_candidates *c, ra_hash key, int64_t sample, int atte
     if (c->file < 0) RA_TRY(open_own(c));
     ra_hash_text(key, hex);
     checksum_of(hex, text, cut, sum);
-    json_t *row = json_pack("{s:s, s:I, s:i, s:b, s:s, s:s}", "key", hex, "id", (json_int_t)sample, "attempt", attempt, "cut", cut,
-                            "text", text, "sum", sum);
+    json_t *row = json_pack("{s:s, s:I, s:i, s:b, s:s, s:s}", "key", hex, "id", (json_int_t)sample, "attempt", attempt, "cut",
+                            cut, "text", text, "sum", sum);
     char *line = row ? json_dumps(row, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
     json_decref(row);
     if (!line) return ra_fail(RA_ERR_DATA, "sample %lld: a correction that is not UTF-8", (long long)sample);

@@ -72,7 +72,8 @@ static ra_err fill(correct *c, bool *more)
         if (!*more) return RA_OK;
         if (row->id >= ra_store_count(c->store) || c->action[row->id] != RA_ACTION_PUNISH) continue;
         if (status != RA_ROW_OK) {
-            return ra_fail(RA_ERR_DATA, "row %lld cannot be used (%s), though it was prepared: the data have changed; run `realign run` again",
+            return ra_fail(RA_ERR_DATA,
+                           "row %lld cannot be used (%s), though it was prepared: the data have changed; run `realign run` again",
                            (long long)row->id + 1, row->why ? row->why : "no reason given");
         }
         wait_in_line(c, ra_row_copy(row), 0);
@@ -99,9 +100,12 @@ static ra_err check_same(const correct *c, const ra_job *job, int64_t id)
 {
     ra_sample stored = ra_store_get(c->store, id);
     if (job->sample.cut > 0 || stored.cut > 0) return RA_OK; /* the correction may have changed what was cut */
-    if (job->sample.state == RA_SAMPLE_OK && same_branch(&job->sample, &stored, RA_CHOSEN) && same_branch(&job->sample, &stored, RA_REJECTED)) return RA_OK;
+    if (job->sample.state == RA_SAMPLE_OK && same_branch(&job->sample, &stored, RA_CHOSEN) &&
+        same_branch(&job->sample, &stored, RA_REJECTED))
+        return RA_OK;
     return ra_fail(RA_ERR_DATA,
-                   "row %lld gives other tokens than %s/store.h5 holds: data, tokenizer or template have changed; run `realign prepare` again",
+                   "row %lld gives other tokens than %s/store.h5 holds: data, tokenizer or template have changed; run `realign "
+                   "prepare` again",
                    (long long)id + 1, c->dir);
 }
 
@@ -238,9 +242,11 @@ static void tell(const correct *c, const ra_correct_counts *sum, bool last)
 {
     double seconds = ra_now() - c->begun, rate = seconds > 0.0 ? (double)sum->pairs / seconds : 0.0;
     int64_t told = sum->judged - sum->undecided;
-    ra_progress(last, "correct: %lld of %lld Punish pairs, %lld corrected, %lld candidates (%lld new), %.1f %% of those judged comply, %.0f s left",
-                (long long)sum->pairs, (long long)c->pairs, (long long)sum->outcome[RA_CORRECTION_USED], (long long)sum->candidates,
-                (long long)sum->asked, told > 0 ? 100.0 * (double)sum->compliant / (double)told : 0.0,
+    ra_progress(last,
+                "correct: %lld of %lld Punish pairs, %lld corrected, %lld candidates (%lld new), %.1f %% of those judged comply, "
+                "%.0f s left",
+                (long long)sum->pairs, (long long)c->pairs, (long long)sum->outcome[RA_CORRECTION_USED],
+                (long long)sum->candidates, (long long)sum->asked, told > 0 ? 100.0 * (double)sum->compliant / (double)told : 0.0,
                 rate > 0.0 ? (double)(c->pairs - sum->pairs) / rate : 0.0);
 }
 
@@ -301,8 +307,9 @@ static void make_depends_on(correct *c)
     uint64_t rest[3] = {(uint64_t)c->rules.max_tokens, (uint64_t)c->rules.truncate, ra_tokenizer_hash(c->tokenizer)};
     char hash[33];
     ra_hash_text(ra_hash_bytes(ra_corrector_identity(c->corrector), strlen(ra_corrector_identity(c->corrector))), hash);
-    c->depends_on = ra_format("samples and settings %016" PRIx64 ", oracle %016" PRIx64 ", corrector %s, attempts %d, form %016" PRIx64, c->key,
-                              ra_oracle_hash(c->oracle), hash, c->attempts, ra_hash_bytes(rest, sizeof rest).low);
+    c->depends_on =
+        ra_format("samples and settings %016" PRIx64 ", oracle %016" PRIx64 ", corrector %s, attempts %d, form %016" PRIx64,
+                  c->key, ra_oracle_hash(c->oracle), hash, c->attempts, ra_hash_bytes(rest, sizeof rest).low);
 }
 
 /* Collective. Sets *reused; an error only where run.resume forbids to begin afresh. */
@@ -353,7 +360,8 @@ static ra_err write_files(const correct *c, const ra_correct_counts *sum, const 
 static ra_err finish(correct *c, const ra_correct_counts *sum)
 {
     if (sum->pairs != c->pairs) {
-        return ra_fail(RA_ERR_DATA, "the data hold %lld of the %lld Punish pairs of triage.h5: they have changed; run `realign run` again",
+        return ra_fail(RA_ERR_DATA,
+                       "the data hold %lld of the %lld Punish pairs of triage.h5: they have changed; run `realign run` again",
                        (long long)sum->pairs, (long long)c->pairs);
     }
     ra_corrections all;
@@ -369,7 +377,8 @@ static void report(const correct *c, const ra_correct_counts *sum)
 {
     ra_buf table = {0};
     ra_correct_table(sum, &table);
-    ra_info("correct: %s, judged by %s\n%s", ra_corrector_name(c->corrector), c->judges ? ra_oracle_kind(c->oracle) : "nobody", table.data);
+    ra_info("correct: %s, judged by %s\n%s", ra_corrector_name(c->corrector), c->judges ? ra_oracle_kind(c->oracle) : "nobody",
+            table.data);
     if (sum->outcome[RA_CORRECTION_FAILED] && *ra_corrector_problem(c->corrector))
         ra_info("correct: the endpoint gave no correction: %s", ra_corrector_problem(c->corrector));
     if (sum->undecided && *ra_oracle_problem(c->oracle))
@@ -422,14 +431,16 @@ static ra_err check_oracle(correct *c)
     c->judges = ra_oracle_judges_text(c->oracle);
     if (c->judges) return RA_OK;
     if (strcmp(ra_set_text(c->s, "correct.source"), "auto") != 0) {
-        return ra_fail(RA_ERR_ARG,
-                       "correct.source is %s, but the oracle (%s) judges by columns of the data and cannot check a correction; add an "
-                       "oracle that reads text with oracle.combine=first (doc/oracles.md), or set correct.source=none",
-                       c->source, ra_oracle_kind(c->oracle));
+        return ra_fail(
+            RA_ERR_ARG,
+            "correct.source is %s, but the oracle (%s) judges by columns of the data and cannot check a correction; add an "
+            "oracle that reads text with oracle.combine=first (doc/oracles.md), or set correct.source=none",
+            c->source, ra_oracle_kind(c->oracle));
     }
     if (c->world->rank == 0) {
-        ra_warn("correct: the oracle (%s) judges by columns of the data and cannot check the corrections of the data: none is used",
-                ra_oracle_kind(c->oracle));
+        ra_warn(
+            "correct: the oracle (%s) judges by columns of the data and cannot check the corrections of the data: none is used",
+            ra_oracle_kind(c->oracle));
     }
     return RA_OK;
 }
@@ -463,7 +474,8 @@ static ra_err run(correct *c, bool *made)
     bool reused = false;
     RA_TRY(ra_comm_agree(c->world, open_samples(c)));
     if (strcmp(c->source, "none") == 0 || c->pairs == 0) {
-        ra_info("correct: nothing to do: %s", c->pairs == 0 ? "no pair is punished" : "correct.source gives no corrections (doc/corrections.md)");
+        ra_info("correct: nothing to do: %s",
+                c->pairs == 0 ? "no pair is punished" : "correct.source gives no corrections (doc/corrections.md)");
         return RA_OK;
     }
     ra_err err = open_form(c);

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char built_in[] = "Answer the message at the end. Your answer must comply with the policy that stands between markers here. Write the answer alone: "
+static const char built_in[] = "Answer the message at the end. Your answer must comply with the policy that stands between "
+                               "markers here. Write the answer alone: "
                                "nothing about the policy, no comment on the message.\n\n{policy}";
 static const char place[] = "{policy}";
 static const char rejected_words[] = "These answers break the policy. Do not repeat what is wrong in them.\n\n";
@@ -23,10 +24,11 @@ ra_err ra_correct_instruction(const ra_settings *s, const ra_policy *policy, cha
     *out = NULL;
     if (!*text) text = built_in;
     if (strstr(text, place) && !words) {
-        return ra_fail(RA_ERR_ARG,
-                       "correct.source: %s has neither `text:` nor `description:` to tell the corrector (doc/policies.md); add one, or "
-                       "say in correct.prompt what an answer must keep, without {policy}",
-                       policy->path);
+        return ra_fail(
+            RA_ERR_ARG,
+            "correct.source: %s has neither `text:` nor `description:` to tell the corrector (doc/policies.md); add one, or "
+            "say in correct.prompt what an answer must keep, without {policy}",
+            policy->path);
     }
     ra_buf b = {0};
     ra_buf_adds(&b, "");

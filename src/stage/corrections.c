@@ -40,9 +40,13 @@ const char *ra_corrections_source(const ra_settings *s, const ra_store *store)
 
 uint64_t ra_corrections_key(const ra_settings *s, const ra_store *store, const int8_t *action, const char *triage_key)
 {
-    static const char *const model[] = {"correct.", "seed", "model", "tokenizer", "template"},
-                             *const endpoint[] = {"correct.", "seed", "oracle.http.url", "oracle.http.model", "oracle.http.extra",
-                                                  "oracle.http.own_sampling"};
+    static const char *const model[] = {"correct.", "seed", "model", "tokenizer", "template"}, *const endpoint[] = {
+                                                                                                   "correct.",
+                                                                                                   "seed",
+                                                                                                   "oracle.http.url",
+                                                                                                   "oracle.http.model",
+                                                                                                   "oracle.http.extra",
+                                                                                                   "oracle.http.own_sampling"};
     const char *source = ra_corrections_source(s, store);
     uint64_t numbers[3] = {ra_store_hash(store), ra_hash_bytes(action, (size_t)ra_store_count(store)).low, 0};
     if (strcmp(source, "model") == 0) numbers[2] = ra_settings_hash(s, model, sizeof model / sizeof *model);
@@ -82,10 +86,11 @@ static ra_err show(const char *dir, ra_store *store, uint64_t wanted)
     RA_TRY(ra_corrections_read(dir, &c, &key));
     ra_err err = RA_OK;
     if (key != wanted) {
-        err = ra_fail(RA_ERR_DATA,
-                      "%s/corrections.h5 was made from other samples, another triage or other correct.* settings: run `realign correct` "
-                      "again, or set correct.source=none",
-                      dir);
+        err = ra_fail(
+            RA_ERR_DATA,
+            "%s/corrections.h5 was made from other samples, another triage or other correct.* settings: run `realign correct` "
+            "again, or set correct.source=none",
+            dir);
     }
     if (err == RA_OK) {
         ra_sample *samples = ra_alloc((size_t)c.n, sizeof *samples);

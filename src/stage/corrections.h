@@ -9,8 +9,8 @@
 /* What became of a Punish pair: corrected, or why it fell back to eq. 2; values of the dataset /outcome. */
 typedef enum {
     RA_CORRECTION_USED,
-    RA_CORRECTION_EMPTY,     /* no text, or none that gives a token to score */
-    RA_CORRECTION_TOO_LONG,  /* cut at correct.max_new_tokens, or it does not fit data.max_tokens; or the question does not fit the corrector */
+    RA_CORRECTION_EMPTY, /* no text, or none that gives a token to score */
+    RA_CORRECTION_TOO_LONG, /* cut at correct.max_new_tokens, or it does not fit data.max_tokens; or the question does not fit the corrector */
     RA_CORRECTION_REFUSED,   /* the oracle: not compliant */
     RA_CORRECTION_UNDECIDED, /* the oracle cannot tell */
     RA_CORRECTION_FAILED,    /* the endpoint did not answer */
@@ -34,7 +34,8 @@ typedef struct {
 typedef struct {
     int64_t n;
     ra_correction_row *row; /* (n) ascending in id; from malloc */
-    int32_t *token;         /* (tokens) of the pairs that are used, side by side in the order of the rows: prompt, y_w, y_l, y_c; from malloc */
+    int32_t *
+        token; /* (tokens) of the pairs that are used, side by side in the order of the rows: prompt, y_w, y_l, y_c; from malloc */
     int64_t tokens;
 } ra_corrections;
 void ra_corrections_free(ra_corrections *c);

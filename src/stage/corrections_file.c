@@ -24,17 +24,21 @@ typedef struct {
 static const column columns[] = {
     {"sample_id", CELL_I64, 1, FIELD(id), "global sample id of a Punish pair, ascending"},
     {"outcome", CELL_I8, 1, FIELD(outcome),
-     "0 corrected; else why the pair falls back to eq. 2: 1 empty, 2 too long, 3 not compliant, 4 undecided, 5 the endpoint failed, 6 the "
+     "0 corrected; else why the pair falls back to eq. 2: 1 empty, 2 too long, 3 not compliant, 4 undecided, 5 the endpoint "
+     "failed, 6 the "
      "row has no correction; of the last candidate"},
     {"attempts", CELL_I8, 1, FIELD(attempts), "candidates that were tried"},
-    {"verdict", CELL_I8, 1, FIELD(verdict), "the oracle's verdict on the last candidate it saw: 1 compliant, 0 not, -1 undecided or none seen"},
+    {"verdict", CELL_I8, 1, FIELD(verdict),
+     "the oracle's verdict on the last candidate it saw: 1 compliant, 0 not, -1 undecided or none seen"},
     {"rule", CELL_I16, 1, FIELD(rule), "the rule that decided over it, an index into /rules; -1 none"},
-    {"probability", CELL_F32, 1, FIELD(probability), "probability that it complies, as the oracle gave it; NaN where it saw none"},
+    {"probability", CELL_F32, 1, FIELD(probability),
+     "probability that it complies, as the oracle gave it; NaN where it saw none"},
     {"margin", CELL_F32, 1, FIELD(margin), "log-odds that it complies, before the threshold; 0 where the kind has none"},
     {"prompt_count", CELL_I32, 1, FIELD(prompt_count), "tokens that all responses have in common; 0 where the pair fell back"},
     {"cut", CELL_I32, 1, FIELD(cut), "tokens that data.truncate took away"},
     {"response_count", CELL_I32, RA_ROLES, FIELD(count), "tokens of the branches y_w, y_l, y_c"},
-    {"response_skip", CELL_I32, RA_ROLES, FIELD(skip), "leading tokens of each branch that belong to the prompt and are never scored"},
+    {"response_skip", CELL_I32, RA_ROLES, FIELD(skip),
+     "leading tokens of each branch that belong to the prompt and are never scored"},
 };
 enum { COLUMNS = sizeof columns / sizeof *columns };
 
@@ -53,7 +57,8 @@ static ra_err write_column(ra_h5 *file, const ra_corrections *c, const column *c
     char *values = ra_alloc((size_t)c->n, size);
     for (int64_t i = 0; i < c->n; i++) memcpy(values + (size_t)i * size, (const char *)&c->row[i] + col->offset, size);
     int64_t shape[2] = {c->n, col->width};
-    ra_err err = ra_h5_write_all(file, col->name, cell_type(col->cell), col->width > 1 ? 2 : 1, shape, values, col->description, "1");
+    ra_err err =
+        ra_h5_write_all(file, col->name, cell_type(col->cell), col->width > 1 ? 2 : 1, shape, values, col->description, "1");
     ra_free(values);
     return err;
 }
@@ -101,7 +106,8 @@ static ra_err fill(ra_h5 *file, const ra_corrections_about *a, const ra_comm *co
     for (int i = 0; i < COLUMNS; i++) RA_TRY(write_column(file, c, &columns[i]));
     if (c->tokens > 0) {
         RA_TRY(ra_h5_write_all(file, "token", H5T_NATIVE_INT32, 1, &c->tokens, c->token,
-                               "token ids of the corrected pairs, side by side in the order of the rows: prompt, y_w, y_l, y_c", ""));
+                               "token ids of the corrected pairs, side by side in the order of the rows: prompt, y_w, y_l, y_c",
+                               ""));
     }
     RA_TRY(write_rules(file, a->oracle));
     RA_TRY(write_attributes(file, a, c));
@@ -128,7 +134,8 @@ static ra_err read_column(ra_h5 *file, const char *path, ra_corrections *c, cons
     int64_t shape[4] = {0};
     RA_TRY(ra_h5_shape(file, col->name, &rank, shape));
     if (shape[0] != c->n || rank != (col->width > 1 ? 2 : 1) || (rank == 2 && shape[1] != col->width))
-        return ra_fail(RA_ERR_FORMAT, "%s: '%s' has not %lld rows of %lld", path, col->name, (long long)c->n, (long long)col->width);
+        return ra_fail(RA_ERR_FORMAT, "%s: '%s' has not %lld rows of %lld", path, col->name, (long long)c->n,
+                       (long long)col->width);
     size_t size = cell_size[col->cell] * (size_t)col->width;
     char *values = ra_alloc((size_t)c->n, size);
     ra_err err = ra_h5_read(file, col->name, cell_type(col->cell), 0, -1, values);
@@ -143,7 +150,8 @@ static ra_err check_rows(const char *path, const ra_corrections *c)
     int64_t tokens = 0;
     for (int64_t i = 0; i < c->n; i++) {
         const ra_correction_row *row = &c->row[i];
-        const char *problem = row->outcome < 0 || row->outcome >= RA_CORRECTION_OUTCOMES ? "its outcome is not a known one" : NULL;
+        const char *problem =
+            row->outcome < 0 || row->outcome >= RA_CORRECTION_OUTCOMES ? "its outcome is not a known one" : NULL;
         if (i > 0 && row->id <= c->row[i - 1].id) problem = "ids do not ascend";
         if (row->prompt_count < 0) problem = "a count is negative";
         for (int r = 0; r < RA_ROLES; r++) {
@@ -154,7 +162,8 @@ static ra_err check_rows(const char *path, const ra_corrections *c)
         if (problem) return ra_fail(RA_ERR_FORMAT, "%s: row %lld: %s", path, (long long)i, problem);
     }
     if (tokens == c->tokens) return RA_OK;
-    return ra_fail(RA_ERR_FORMAT, "%s: it holds %lld tokens, its rows ask for %lld", path, (long long)c->tokens, (long long)tokens);
+    return ra_fail(RA_ERR_FORMAT, "%s: it holds %lld tokens, its rows ask for %lld", path, (long long)c->tokens,
+                   (long long)tokens);
 }
 
 static ra_err read_all(ra_h5 *file, const char *path, ra_corrections *c, uint64_t *key)

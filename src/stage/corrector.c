@@ -249,7 +249,8 @@ static ra_err open_endpoint(ra_corrector *c)
 {
     const ra_settings *s = c->config.s;
     const char *url = ra_set_text(s, "correct.url");
-    if (!*url) return ra_fail(RA_ERR_ARG, "correct.source is endpoint, but neither correct.url nor oracle.http.url says where it is");
+    if (!*url)
+        return ra_fail(RA_ERR_ARG, "correct.source is endpoint, but neither correct.url nor oracle.http.url says where it is");
     if (!*endpoint_model(s))
         return ra_fail(RA_ERR_ARG, "correct.source is endpoint, but neither correct.model nor oracle.http.model names its model");
     ra_http_config config;
@@ -307,7 +308,8 @@ static ra_err describe_question(ra_corrector *c)
     c->show_rejected = ra_set_bool(s, "correct.show_rejected");
     char hash[33], *who = c->identity;
     ra_hash_text(ra_hash_bytes(c->instruction, strlen(c->instruction)), hash);
-    c->identity = ra_format("%s form %d instruction %s show_rejected %d temperature %.17g top_p %.17g max_new_tokens %" PRId64 " seed %" PRId64,
+    c->identity = ra_format("%s form %d instruction %s show_rejected %d temperature %.17g top_p %.17g max_new_tokens %" PRId64
+                            " seed %" PRId64,
                             who, QUESTION_FORM, hash, c->show_rejected, ra_set_real(s, "correct.temperature"),
                             ra_set_real(s, "correct.top_p"), ra_set_int(s, "correct.max_new_tokens"), ra_set_int(s, "seed"));
     free(who);

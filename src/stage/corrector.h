@@ -34,9 +34,9 @@ char *ra_correct_clean_answer(const char *text, bool *open);
 typedef struct {
     const ra_settings *s;
     const ra_comm *world;
-    const char *source;        /* "column", "model", "endpoint" */
+    const char *source; /* "column", "model", "endpoint" */
     const ra_policy *policy;
-    ra_candidates *candidates; /* NULL for a column */
+    ra_candidates *candidates;   /* NULL for a column */
     bool (*halt)(void *context); /* asked often while it works */
     void *context;
 } ra_corrector_config;
@@ -48,10 +48,11 @@ void ra_corrector_close(ra_corrector *c);
 /* Not collective. Fills text and end of all n: from the candidates that are known, else asked for. RA_ERR_STOPPED where `halt` said so: what was finished is kept in the
  * candidates. */
 ra_err ra_corrector_write(ra_corrector *c, ra_candidate *candidate, int n);
-const char *ra_corrector_name(const ra_corrector *c);     /* for people, without a key: "model /path" */
-const char *ra_corrector_identity(const ra_corrector *c); /* what its texts depend on besides sample and attempt; the same on all ranks */
-int ra_corrector_batch(const ra_corrector *c);            /* candidates it likes to get at once */
-int64_t ra_corrector_asked(const ra_corrector *c);        /* candidates that were not known, so far */
-const char *ra_corrector_problem(const ra_corrector *c);  /* why an endpoint gave no text, the last time; "" when it always did */
+const char *ra_corrector_name(const ra_corrector *c); /* for people, without a key: "model /path" */
+const char *
+ra_corrector_identity(const ra_corrector *c);  /* what its texts depend on besides sample and attempt; the same on all ranks */
+int ra_corrector_batch(const ra_corrector *c); /* candidates it likes to get at once */
+int64_t ra_corrector_asked(const ra_corrector *c);       /* candidates that were not known, so far */
+const char *ra_corrector_problem(const ra_corrector *c); /* why an endpoint gave no text, the last time; "" when it always did */
 
 #endif

@@ -77,8 +77,8 @@ ra_err ra_inference_open(const ra_settings *s, const char *model, const char *ad
                     given || ra_set_given(s, "template"), out);
 }
 
-ra_err ra_inference_open_other(const ra_settings *s, const char *model, const char *adapter, const char *tokenizer, const char *tpl,
-                               ra_inference *out)
+ra_err ra_inference_open_other(const ra_settings *s, const char *model, const char *adapter, const char *tokenizer,
+                               const char *tpl, ra_inference *out)
 {
     return open_all(s, model, adapter, tokenizer && *tokenizer ? tokenizer : model, tpl, true, out);
 }

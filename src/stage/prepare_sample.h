@@ -34,7 +34,8 @@ typedef struct {
     ra_rendered rendered[RA_ROLES];
     int32_t *kept_prompt; /* where the prompt was cut after its BOS; else NULL */
     bool boundary_inside_token;
-    ra_sample_state without_correction; /* what the row's correction would have made of the sample, where it was left out for that; else RA_SAMPLE_OK */
+    ra_sample_state
+        without_correction; /* what the row's correction would have made of the sample, where it was left out for that; else RA_SAMPLE_OK */
     int64_t tokenised; /* tokens of all renderings */
     char why[200];     /* the sample's state is not usable, or `err` is a failure */
     ra_err err;

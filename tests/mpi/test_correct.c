@@ -80,9 +80,10 @@ static const char *same_corrections(const char *dir, const char *a, const char *
         ra_correction_row p = x.row[i], q = y.row[i];
         bool both_nan = isnan(p.probability) && isnan(q.probability);
         if (both_nan) p.probability = q.probability = p.margin = q.margin = 0.0f;
-        bool same = p.id == q.id && p.outcome == q.outcome && p.attempts == q.attempts && p.verdict == q.verdict && p.rule == q.rule &&
-                    p.probability == q.probability && p.margin == q.margin && p.prompt_count == q.prompt_count &&
-                    memcmp(p.count, q.count, sizeof p.count) == 0 && memcmp(p.skip, q.skip, sizeof p.skip) == 0;
+        bool same = p.id == q.id && p.outcome == q.outcome && p.attempts == q.attempts && p.verdict == q.verdict &&
+                    p.rule == q.rule && p.probability == q.probability && p.margin == q.margin &&
+                    p.prompt_count == q.prompt_count && memcmp(p.count, q.count, sizeof p.count) == 0 &&
+                    memcmp(p.skip, q.skip, sizeof p.skip) == 0;
         MPI_EXPECT(same, "the row of sample %d differs", (int)p.id);
     }
     ra_corrections_free(&x);
@@ -218,10 +219,11 @@ static ra_err write_as_column(const char *dir)
 }
 
 /* What the store shows is what prepare would have made of the rows with these corrections in them. */
-static const char *as_prepared(const ra_comm *world, const char *dir)
+static const char *as_prepared(const ra_comm *world, const char *dir, const char *const *words, const char *const *form)
 {
     MPI_EXPECT_OK(ra_comm_agree(world, world->rank == 0 ? write_as_column(dir) : RA_OK));
-    ra_settings *s = correct_run_settings(dir, "all", "rows.jsonl", sampled), *t = correct_run_settings(dir, "again", "written.jsonl", NULL);
+    ra_settings *s = correct_run_settings(dir, "all", "rows.jsonl", words),
+                *t = correct_run_settings(dir, "again", "written.jsonl", form);
     MPI_EXPECT_OK(ra_stage_prepare(t, world));
     ra_run run;
     ra_store *store;
@@ -229,7 +231,8 @@ static const char *as_prepared(const ra_comm *world, const char *dir)
     MPI_EXPECT_OK(ra_store_open(ra_set_text(t, "run.dir"), &store));
     for (int i = 0; i < CORRECT_ROWS; i++) {
         ra_sample a = ra_store_get(run.store, i), b = ra_store_get(store, i);
-        MPI_EXPECT(a.prompt_count == b.prompt_count && memcmp(a.prompt, b.prompt, (size_t)a.prompt_count * 4) == 0, "row %d: prompts differ", i);
+        MPI_EXPECT(a.prompt_count == b.prompt_count && memcmp(a.prompt, b.prompt, (size_t)a.prompt_count * 4) == 0,
+                   "row %d: prompts differ", i);
         for (int r = 0; r < RA_ROLES; r++) {
             bool same = a.response[r].count == b.response[r].count && a.response[r].skip == b.response[r].skip &&
                         (a.response[r].count == 0 ||
@@ -273,8 +276,9 @@ static const char *weighed_and_trained(const ra_comm *world, const char *dir)
     /* other corrections than those that were weighed are refused */
     CHECK_OK(ra_set_put(s, "correct.temperature", "0.9"));
     ra_err err = ra_stage_weigh(s, world);
-    MPI_EXPECT(err == RA_ERR_DATA && strstr(ra_error_message(), "corrections.h5") && strstr(ra_error_message(), "realign correct"), "%d: %s", err,
-               ra_error_message());
+    MPI_EXPECT(err == RA_ERR_DATA && strstr(ra_error_message(), "corrections.h5") &&
+                   strstr(ra_error_message(), "realign correct"),
+               "%d: %s", err, ra_error_message());
     CHECK_OK(ra_set_put(s, "correct.source", "none"));
     err = ra_stage_train(s, world);
     MPI_EXPECT(err == RA_ERR_DATA && strstr(ra_error_message(), "run weigh again"), "%d: %s", err, ra_error_message());
@@ -290,14 +294,37 @@ static const char *model(const ra_comm *world)
     ra_corrections c = read_corrections(dir, "all");
     int used = count_outcomes(&c, RA_CORRECTION_USED), again = 0;
     for (int64_t i = 0; i < c.n; i++) again += c.row[i].outcome == RA_CORRECTION_USED && c.row[i].attempts > 1;
-    MPI_EXPECT(c.n == CORRECT_ROWS / 2 && used > 5 && used < c.n && again > 3, "%d pairs, %d used, %d of them not at once", (int)c.n, used, again);
+    MPI_EXPECT(c.n == CORRECT_ROWS / 2 && used > 5 && used < c.n && again > 3, "%d pairs, %d used, %d of them not at once",
+               (int)c.n, used, again);
     for (int64_t i = 0; i < c.n; i++)
         MPI_EXPECT(c.row[i].outcome == RA_CORRECTION_USED || c.row[i].attempts == 4, "sample %d gave up early", (int)c.row[i].id);
     ra_corrections_free(&c);
-    failed = as_prepared(world, dir);
+    failed = as_prepared(world, dir, sampled, NULL);
     if (!failed) failed = weighed_and_trained(world, dir);
     if (failed) return failed;
     test_mpi_dir_remove(world, dir);
+    return NULL;
+}
+
+/* A prompt that is cut is cut again where a correction is the longest response; a template without turns. */
+static const char *forms(const ra_comm *world)
+{
+    static const char *const words[][5] = {
+        {"correct.source=model", "data.truncate=left", "data.max_tokens=36", NULL},
+        {"correct.source=model", "template=plain", "data.truncate=right", "data.max_tokens=20", NULL}};
+    for (int i = 0; i < 2; i++) {
+        char *dir = make_dir(world);
+        const char *failed = on_one_and_all(world, dir, "rows.jsonl", words[i]);
+        if (!failed) failed = as_prepared(world, dir, words[i], words[i] + 1);
+        if (failed) return failed;
+        ra_corrections c = read_corrections(dir, "all");
+        int cut = 0;
+        for (int64_t k = 0; k < c.n; k++) cut += c.row[k].cut > 0;
+        MPI_EXPECT(cut > 0 && cut < c.n, "form %d: %d of %d corrected pairs were cut", i, cut,
+                   count_outcomes(&c, RA_CORRECTION_USED));
+        ra_corrections_free(&c);
+        test_mpi_dir_remove(world, dir);
+    }
     return NULL;
 }
 
@@ -427,14 +454,14 @@ static const char *refusals(const ra_comm *world)
     MPI_EXPECT_OK(run_to_corrections(s, world));
     RA_MPI(MPI_Barrier(world->comm));
     ra_corrections c = read_corrections(dir, "labels");
-    MPI_EXPECT(c.n == 30 && count_outcomes(&c, RA_CORRECTION_USED) == 0 && count_outcomes(&c, RA_CORRECTION_UNDECIDED) > 10, "%d pairs, %d used",
-               (int)c.n, count_outcomes(&c, RA_CORRECTION_USED));
+    MPI_EXPECT(c.n == 30 && count_outcomes(&c, RA_CORRECTION_USED) == 0 && count_outcomes(&c, RA_CORRECTION_UNDECIDED) > 10,
+               "%d pairs, %d used", (int)c.n, count_outcomes(&c, RA_CORRECTION_USED));
     ra_corrections_free(&c);
     ra_settings_free(s);
     s = correct_run_settings(dir, "labels", "column.jsonl", sampled_by_labels);
     ra_err err = ra_stage_correct(s, world);
-    MPI_EXPECT(err == RA_ERR_ARG && strstr(ra_error_message(), "labels") && strstr(ra_error_message(), "correct.source=none"), "%d: %s", err,
-               ra_error_message());
+    MPI_EXPECT(err == RA_ERR_ARG && strstr(ra_error_message(), "labels") && strstr(ra_error_message(), "correct.source=none"),
+               "%d: %s", err, ra_error_message());
     ra_settings_free(s);
 
     s = correct_run_settings(dir, "run", "rows.jsonl", NULL); /* neither a column nor a source */
@@ -448,8 +475,8 @@ static const char *refusals(const ra_comm *world)
     CHECK_OK(ra_set_put(s, "correct.source", "model"));
     CHECK_OK(ra_set_put(s, "correct.model", "/nowhere"));
     err = ra_stage_correct(s, world);
-    MPI_EXPECT(err != RA_OK && strstr(ra_error_message(), "correct.model") && strstr(ra_error_message(), "/nowhere"), "%d: %s", err,
-               ra_error_message());
+    MPI_EXPECT(err != RA_OK && strstr(ra_error_message(), "correct.model") && strstr(ra_error_message(), "/nowhere"), "%d: %s",
+               err, ra_error_message());
     /* data that are no longer those that were prepared */
     CHECK_OK(ra_set_put(s, "correct.source", "column"));
     char *column = ra_path_join(dir, "column.jsonl"), *rows = ra_path_join(dir, "rows.jsonl");
@@ -478,6 +505,7 @@ int main(int argc, char **argv)
     static const test_mpi tests[] = {
         {"a column: the same on any rank count; what the oracle refuses is not used", column},
         {"a model: the same on any rank count, as prepare would have it; weigh and train", model},
+        {"cut prompts, cut responses, a template without turns", forms},
         {"an orderly stop and a torn file lose nothing that was finished", stops},
         {"finished corrections are reused where they fit", reuse},
         {"refusals name what to change", refusals},

@@ -14,10 +14,13 @@ static const char config[] =
     "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], \"hidden_size\": 32, \"num_hidden_layers\": 2, "
     "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"intermediate_size\": 64, \"vocab_size\": 288, "
     "\"max_position_embeddings\": 1024, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, \"tie_word_embeddings\": true, "
-    "\"hidden_act\": \"silu\", \"initializer_range\": 0.5, \"eos_token_id\": [282, 46, 33, 63, 44, 58, 59, 40, 41, 10], \"torch_dtype\": \"float32\"}";
-static const char added[] = "[{\"id\": 281, \"content\": \"<|im_start|>\", \"special\": true}, {\"id\": 282, \"content\": \"<|im_end|>\", \"special\": true}]";
-static const char policy[] = "name: plain\ntext: |\n  Write no bad words.\n  Use few letters.\nrules:\n  - name: no-bad\n    forbid: {contains: bad}\n"
-                             "  - name: letters\n    forbid: {regex: '[h-p]'}\n";
+    "\"hidden_act\": \"silu\", \"initializer_range\": 0.5, \"eos_token_id\": [282, 46, 33, 63, 44, 58, 59, 40, 41, 10], "
+    "\"torch_dtype\": \"float32\"}";
+static const char added[] = "[{\"id\": 281, \"content\": \"<|im_start|>\", \"special\": true}, {\"id\": 282, \"content\": "
+                            "\"<|im_end|>\", \"special\": true}]";
+static const char policy[] =
+    "name: plain\ntext: |\n  Write no bad words.\n  Use few letters.\nrules:\n  - name: no-bad\n    forbid: {contains: bad}\n"
+    "  - name: letters\n    forbid: {regex: '[h-p]'}\n";
 static const char labels[] = "name: flags\nlabels:\n  forbid:\n    - {name: flagged, column: 'flag_{k}', equals: true}\n";
 
 column_kind correct_run_column(int i)
@@ -34,12 +37,16 @@ static void add_row(ra_buf *out, int i, bool column)
 {
     bool chosen_bad = i % 4 != 2, rejected_bad = correct_run_punished(i);
     if (i % 5 == 3) {
-        ra_buf_addf(out, "{\"prompt\": [{\"role\": \"user\", \"content\": \"hello %d\"}, {\"role\": \"assistant\", \"content\": \"ab\"}, {\"role\": \"user\", \"content\": \"more\"}]", i);
+        ra_buf_addf(out,
+                    "{\"prompt\": [{\"role\": \"user\", \"content\": \"hello %d\"}, {\"role\": \"assistant\", \"content\": "
+                    "\"ab\"}, {\"role\": \"user\", \"content\": \"more\"}]",
+                    i);
     } else {
         ra_buf_addf(out, "{\"prompt\": \"hello world %d\"", i);
     }
-    ra_buf_addf(out, ", \"chosen\": \"%s %d\", \"rejected\": \"%s %d\", \"category\": \"%s\", \"flag_0\": %s, \"flag_1\": %s", chosen_bad ? "a bad" : "a fact",
-                i % 7, rejected_bad ? "bad" : "a sea", i, i % 3 ? "x" : "y", chosen_bad ? "true" : "false", rejected_bad ? "true" : "false");
+    ra_buf_addf(out, ", \"chosen\": \"%s %d\", \"rejected\": \"%s %d\", \"category\": \"%s\", \"flag_0\": %s, \"flag_1\": %s",
+                chosen_bad ? "a bad" : "a fact", i % 7, rejected_bad ? "bad" : "a sea", i, i % 3 ? "x" : "y",
+                chosen_bad ? "true" : "false", rejected_bad ? "true" : "false");
     if (column && rejected_bad) {
         switch (correct_run_column(i)) {
         case COLUMN_GOOD: ra_buf_addf(out, ", \"correction\": \"a fact %d\"", i); break;
@@ -74,7 +81,8 @@ static ra_err write_rows(const char *dir, const char *name, bool column)
 
 static ra_err write_model(const char *dir)
 {
-    char *tokenizer = ra_path_join(dir, "tokenizer"), *model = ra_path_join(dir, "model"), *path = ra_path_join(dir, "config.json");
+    char *tokenizer = ra_path_join(dir, "tokenizer"), *model = ra_path_join(dir, "model"),
+         *path = ra_path_join(dir, "config.json");
     ra_err err = ra_dir_make(tokenizer);
     if (err == RA_OK) tinytok_write(tokenizer, &(tinytok){.added = added, .eos = "<|im_end|>"});
     const char *argv[] = {"--random", path, "--seed", "3", "--tokenizer", tokenizer, model};
@@ -102,10 +110,11 @@ static void put(ra_settings *s, const char *key, const char *value)
 
 ra_settings *correct_run_settings(const char *dir, const char *name, const char *data, const char *const *words)
 {
-    static const char *const quick[][2] = {{"template", "chatml"},     {"backend", "cpu"},        {"precision", "fp32"},      {"run.threads", "1"},
-                                           {"run.log_level", "quiet"}, {"generate.batch", "4"},   {"correct.temperature", "1"}, {"correct.max_new_tokens", "40"},
-                                           {"gold.size", "9"},         {"train.batch", "4"},      {"train.lr", "2e-4"},       {"train.warmup", "2"},
-                                           {"train.max_steps", "4"},   {"pack.tokens", "256"},    {"checkpoint.every", "0"}};
+    static const char *const quick[][2] = {
+        {"template", "chatml"},     {"backend", "cpu"},      {"precision", "fp32"},        {"run.threads", "1"},
+        {"run.log_level", "quiet"}, {"generate.batch", "4"}, {"correct.temperature", "1"}, {"correct.max_new_tokens", "40"},
+        {"gold.size", "9"},         {"train.batch", "4"},    {"train.lr", "2e-4"},         {"train.warmup", "2"},
+        {"train.max_steps", "4"},   {"pack.tokens", "256"},  {"checkpoint.every", "0"}};
     const char *const paths[][2] = {{"model", "model"}, {"policy", "policy.yaml"}, {"run.dir", name}, {"data.path", data}};
     ra_log_setup(ra_log_rank(), RA_LOG_QUIET);
     ra_settings *s = ra_settings_new();
