@@ -302,9 +302,9 @@ static void add_weight_facts(ra_page *p)
     ra_buf_adds(out, " conflicts have a positive weight; the others pull away from the new policy and count for nothing. "
                      "Normalisation ");
     ra_html_text(out, w->normalise ? w->normalise : "?");
-    ra_buf_adds(out, ": the KL term of a Retain sample carries ");
-    ra_html_real(out, w->effective_ratio, 3);
-    ra_buf_adds(out, " times the weight of an average conflict.</p>\n");
+    ra_buf_adds(out, ": a conflict has weight ");
+    ra_html_real(out, w->average, 3);
+    ra_buf_adds(out, " on average, where the KL term of each Retain sample has alpha_kl.</p>\n");
 }
 
 void ra_page_weights(ra_page *p)

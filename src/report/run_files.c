@@ -151,7 +151,7 @@ static ra_err read_weights(ra_h5 *h5, ra_run_files *r)
     RA_TRY(column(h5, "length", H5T_NATIVE_INT32, sizeof *w->length, w->n, 3, &w->length));
     w->normalise = text_or_null(h5, "/", "normalise");
     w->precision = text_or_null(h5, "/", "hidden_type");
-    w->effective_ratio = real_or_nan(h5, "effective_ratio");
+    w->average = real_or_nan(h5, "average_weight");
     w->length_correlation = real_or_nan(h5, "length_correlation");
     w->target_norm = real_or_nan(h5, "target_norm");
     w->self_check = real_or_nan(h5, "self_check");

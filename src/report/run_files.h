@@ -53,7 +53,7 @@ typedef struct {
     double *weight, *raw; /* (n) */
     int32_t *length;      /* (n, 3) y_w, y_l, y_c */
     char *normalise, *precision;
-    double effective_ratio, length_correlation, target_norm, self_check;
+    double average, length_correlation, target_norm, self_check;
     int64_t conflicts, positive, gold, corrected; /* -1: not known */
 } ra_part_weights;
 

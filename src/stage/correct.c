@@ -413,13 +413,7 @@ static ra_err release(correct *c)
 ra_err ra_stage_correct(const ra_settings *s, const ra_comm *world)
 {
     correct *c = ra_calloc(1, sizeof *c);
-    const char *stop_file = ra_set_text(s, "run.stop_file");
-    *c = (correct){.s = s,
-                   .world = world,
-                   .dir = ra_set_text(s, "run.dir"),
-                   .control = {.wall_limit_s = ra_set_real(s, "run.wall_limit"),
-                               .margin_s = ra_set_real(s, "run.stop_margin"),
-                               .stop_file = *stop_file ? stop_file : NULL}};
+    *c = (correct){.s = s, .world = world, .dir = ra_set_text(s, "run.dir"), .control = ra_run_control(s)};
     ra_timers *timers = ra_timers_new();
     bool made = false;
     ra_timer_begin(timers, "correct");

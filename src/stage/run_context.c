@@ -165,6 +165,14 @@ void ra_run_close(ra_run *run)
     memset(run, 0, sizeof *run);
 }
 
+ra_runctl ra_run_control(const ra_settings *s)
+{
+    const char *file = ra_set_text(s, "run.stop_file");
+    return (ra_runctl){.wall_limit_s = ra_set_real(s, "run.wall_limit"),
+                       .margin_s = ra_set_real(s, "run.stop_margin"),
+                       .stop_file = *file ? file : NULL};
+}
+
 ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample)
 {
     switch (run->action[sample]) {

@@ -62,7 +62,7 @@ ends 1 policy check "$work/broken.yaml" && says "broken.yaml:2: rulez" "broken.y
 check "all mistakes of a file at once" $?
 ends 1 policy check "$work/labels.yaml" oracle.kind=rules && says "has no \`rules:\`; it holds \`labels:\`"
 check "a kind that the file does not serve" $?
-ends 1 policy check && says "usage: realign policy check" && ends 1 policy chekc "$work/mixed.yaml" && says "usage:" &&
+ends 1 policy check && says "usage: realign policy check" && ends 1 policy verify "$work/mixed.yaml" && says "usage:" &&
     ends 1 policy check "$work/mixed.yaml" oracle.knd=rules && says "oracle.kind"
 check "mistakes of the command line" $?
 ends 1 policy check "$work/mixed.yaml" "oracle.kind=[rules, rules]" && says "rules is listed twice" &&
