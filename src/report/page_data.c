@@ -200,6 +200,39 @@ static void add_oracle_facts(ra_page *p)
     }
 }
 
+/* Nothing where the run has no corrections: few do. */
+static void add_corrections(ra_page *p)
+{
+    static const char *const reasons[RA_CORRECTION_REASONS] = {"empty",     "too long",        "not compliant",
+                                                               "undecided", "endpoint failed", "none in the data"};
+    const ra_part_corrections *c = &p->run->corrections;
+    const ra_part_weights *w = &p->run->weights;
+    if (c->why || c->pairs == 0) return;
+    ra_buf caption = {0};
+    ra_buf_adds(&caption, "Corrections of Punish pairs, from the ");
+    ra_html_text(&caption, c->corrector ? c->corrector : "?");
+    ra_buf_adds(&caption, ", judged by the oracle of kind ");
+    ra_html_text(&caption, c->oracle ? c->oracle : "?");
+    ra_buf_addf(&caption, ". %lld candidates; pairs without a correction that complies fall back to eq. 2.",
+                (long long)c->candidates);
+    if (!w->why && w->corrected >= 0 && w->corrected != c->corrected)
+        ra_buf_addf(&caption, " The weights of this run were made with %lld of them.", (long long)w->corrected);
+    ra_page_table(p, caption.data, "Punish pairs|>Pairs|>Share");
+    for (int i = -1; i < RA_CORRECTION_REASONS; i++) {
+        int64_t n = i < 0 ? c->corrected : c->reason[i];
+        if (i >= 0 && n == 0) continue;
+        char *name = i < 0 ? ra_strdup("corrected (eq. 2c)") : ra_format("fell back: %s", reasons[i]);
+        ra_buf_adds(p->out, i < 0 ? "<tr class=\"sum\">" : "<tr>");
+        ra_page_cell_text(p, name);
+        ra_page_cell_count(p, n);
+        ra_page_cell_percent(p, (double)n / (double)c->pairs);
+        ra_buf_adds(p->out, "</tr>\n");
+        free(name);
+    }
+    ra_page_table_end(p);
+    ra_buf_free(&caption);
+}
+
 void ra_page_triage(ra_page *p)
 {
     const ra_part_triage *t = &p->run->triage;
@@ -220,6 +253,7 @@ void ra_page_triage(ra_page *p)
         ra_buf_adds(p->out, "<div class=\"tables\">\n");
         add_categories(p);
         add_rules(p);
+        add_corrections(p);
         add_agreement(p);
         ra_buf_adds(p->out, "</div>\n");
     }

@@ -117,6 +117,21 @@ static ra_err read_triage(ra_h5 *h5, ra_run_files *r)
     return ra_h5_has(h5, "agreement") ? read_agreement(h5, t) : RA_OK;
 }
 
+static ra_err read_corrections(ra_h5 *h5, ra_run_files *r)
+{
+    static const char *const names[RA_CORRECTION_REASONS] = {"n_empty",     "n_too_long",        "n_not_compliant",
+                                                             "n_undecided", "n_endpoint_failed", "n_missing"};
+    ra_part_corrections *c = &r->corrections;
+    RA_TRY(ra_h5_read_attr_i64(h5, "/", "n_pairs", &c->pairs));
+    RA_TRY(ra_h5_read_attr_i64(h5, "/", "n_corrected", &c->corrected));
+    for (int i = 0; i < RA_CORRECTION_REASONS; i++) c->reason[i] = count_or(h5, "/", names[i], 0);
+    c->candidates = count_or(h5, "/", "n_candidates", 0);
+    c->source = text_or_null(h5, "/", "source");
+    c->corrector = text_or_null(h5, "/", "corrector");
+    c->oracle = text_or_null(h5, "/", "oracle");
+    return RA_OK;
+}
+
 static ra_err read_store(ra_h5 *h5, ra_run_files *r)
 {
     ra_part_store *s = &r->store;
@@ -143,6 +158,7 @@ static ra_err read_weights(ra_h5 *h5, ra_run_files *r)
     w->conflicts = count_or(h5, "/", "conflicts", -1);
     w->positive = count_or(h5, "/", "positive", -1);
     w->gold = count_or(h5, "/", "gold_size", -1);
+    w->corrected = count_or(h5, "/", "corrected", -1);
     return RA_OK;
 }
 
@@ -240,6 +256,7 @@ void ra_run_files_read_h5(ra_run_files *r)
         char **why;
     } files[] = {{"store.h5", "prepare", read_store, &r->store.why},
                  {"triage.h5", "triage", read_triage, &r->triage.why},
+                 {"corrections.h5", "correct", read_corrections, &r->corrections.why},
                  {"weights.h5", "weigh", read_weights, &r->weights.why},
                  {"evaluate.h5", "evaluate", read_evaluation, &r->evaluation.why}};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -299,6 +316,10 @@ void ra_run_files_free_h5(ra_run_files *r)
                            t->data_hash,
                            t->schema,
                            t->oracles,
+                           r->corrections.why,
+                           r->corrections.source,
+                           r->corrections.corrector,
+                           r->corrections.oracle,
                            r->store.why,
                            r->store.content_hash,
                            r->store.depends_on,

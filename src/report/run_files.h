@@ -31,6 +31,13 @@ typedef struct {
     int64_t turned; /* verdicts, by noise */
 } ra_part_triage;
 
+enum { RA_CORRECTION_REASONS = 6 /* empty, too long, not compliant, undecided, endpoint failed, none in the data */ };
+typedef struct {
+    char *why;
+    char *source, *corrector, *oracle;
+    int64_t pairs, corrected, reason[RA_CORRECTION_REASONS], candidates;
+} ra_part_corrections;
+
 typedef struct {
     char *why;
     int64_t n;
@@ -47,7 +54,7 @@ typedef struct {
     int32_t *length;      /* (n, 3) y_w, y_l, y_c */
     char *normalise, *precision;
     double average, length_correlation, target_norm, self_check;
-    int64_t conflicts, positive, gold;
+    int64_t conflicts, positive, gold, corrected; /* -1: not known */
 } ra_part_weights;
 
 /* TPA of a group of prompts: n judged and Wilson's interval, before and after; the change with its interval and McNemar's p. */
@@ -89,12 +96,13 @@ typedef struct {
     char *version, *git, *flags, *compiler, *libraries, *host, *date; /* NULL where it is not there */
     int64_t ranks, threads;
 } ra_provenance;
-enum { RA_MOST_PROVENANCE = 4 };
+enum { RA_MOST_PROVENANCE = 5 };
 
 typedef struct {
     char *dir, *name;
     ra_part_verdict verdict;
     ra_part_triage triage;
+    ra_part_corrections corrections;
     ra_part_store store;
     ra_part_weights weights;
     ra_part_evaluation evaluation;

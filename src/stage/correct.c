@@ -3,7 +3,6 @@
 #include "open_text.h"
 #include "correct.h"
 #include "oracles.h"
-#include "prepare_sample.h"
 #include "run_context.h"
 #include "triage.h"
 
@@ -16,7 +15,6 @@
 #include <realign/timer.h>
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,10 +33,9 @@ typedef struct {
     uint64_t key;
     char *depends_on;
     ra_oracle *oracle;
-    bool judges; /* the oracle can judge texts that are not in the data */
     ra_tokenizer *tokenizer;
     ra_template *tpl;
-    ra_sample_rules rules;
+    ra_correct_checker checker;
     ra_candidates *candidates;
     ra_corrector *corrector;
     ra_runctl control;
@@ -47,7 +44,6 @@ typedef struct {
     ra_prefdata *data;
     waiting *queue; /* (queued) */
     int64_t queued, queue_capacity;
-    ra_job *job; /* (batch) */
     int batch;
     ra_correct_results results;
     double begun;
@@ -82,107 +78,6 @@ static ra_err fill(correct *c, bool *more)
     return RA_OK;
 }
 
-/* ---- does it fit the sample? ---- */
-static bool same_branch(const ra_sample *a, const ra_sample *b, ra_role role)
-{
-    int64_t n = a->prompt_count + a->response[role].count;
-    if (n != b->prompt_count + b->response[role].count) return false;
-    for (int64_t i = 0; i < n; i++) {
-        int32_t x = i < a->prompt_count ? a->prompt[i] : a->response[role].token[i - a->prompt_count];
-        int32_t y = i < b->prompt_count ? b->prompt[i] : b->response[role].token[i - b->prompt_count];
-        if (x != y) return false;
-    }
-    return true;
-}
-
-/* A correction is made into a sample together with y_w and y_l, as prepare would have: where it parts from the prompt earlier than they do, so does the sample.
- * Their tokens must come out as they are stored. */
-static ra_err check_same(const correct *c, const ra_job *job)
-{
-    ra_sample stored = ra_store_get(c->store, job->id);
-    if (job->sample.cut > 0 || stored.cut > 0) return RA_OK; /* the correction may have changed what was cut */
-    if (same_branch(&job->sample, &stored, RA_CHOSEN) && same_branch(&job->sample, &stored, RA_REJECTED)) return RA_OK;
-    return ra_fail(RA_ERR_DATA,
-                   "row %lld gives other tokens than %s/store.h5 holds: data, tokenizer or template have changed; run `realign "
-                   "prepare` again",
-                   (long long)job->id + 1, c->dir);
-}
-
-static ra_correction_outcome outcome_of_text(const ra_candidate *x)
-{
-    switch (x->end) {
-    case RA_TEXT_FAILED: return RA_CORRECTION_FAILED;
-    case RA_TEXT_NONE: return RA_CORRECTION_MISSING;
-    case RA_TEXT_CUT: return RA_CORRECTION_TOO_LONG;
-    case RA_TEXT_WHOLE: break;
-    }
-    return x->text && *x->text ? RA_CORRECTION_USED : RA_CORRECTION_EMPTY;
-}
-
-/* The outcome as far as it is known without the oracle: RA_CORRECTION_USED where it must be asked. */
-static void fit(correct *c, ra_candidate *x, ra_job *job, ra_correction_outcome *outcome)
-{
-    *outcome = outcome_of_text(x);
-    job->err = RA_OK;
-    if (*outcome != RA_CORRECTION_USED) return;
-    ra_row row = *x->row;
-    row.correction = x->text;
-    ra_job_begin(job, &row, RA_ROW_OK);
-    ra_job_run(job, &c->rules);
-    if (job->sample.state == RA_SAMPLE_TOO_LONG) {
-        *outcome = RA_CORRECTION_TOO_LONG;
-    } else if (job->sample.state != RA_SAMPLE_OK) {
-        *outcome = RA_CORRECTION_EMPTY;
-    }
-}
-
-/* Jobs hold the samples of those that fit. */
-static ra_err fit_all(correct *c, ra_candidate *candidate, int n, ra_correction_outcome *outcome)
-{
-#pragma omp parallel for schedule(dynamic, 4)
-    for (int i = 0; i < n; i++) fit(c, &candidate[i], &c->job[i], &outcome[i]);
-    for (int i = 0; i < n; i++) {
-        if (c->job[i].err != RA_OK)
-            return ra_fail(c->job[i].err, "row %lld: %s", (long long)candidate[i].row->id + 1, c->job[i].why);
-        if (outcome[i] == RA_CORRECTION_USED) RA_TRY(check_same(c, &c->job[i]));
-    }
-    return RA_OK;
-}
-
-/* ---- does it keep the policy? ---- */
-static ra_err judge(correct *c, const ra_candidate *candidate, int n, ra_correction_outcome *outcome, ra_verdict *verdict)
-{
-    ra_oracle_item *item = ra_alloc((size_t)n + 1, sizeof *item);
-    ra_verdict *said = ra_alloc((size_t)n + 1, sizeof *said);
-    int asked = 0;
-    for (int i = 0; i < n && c->judges; i++) {
-        const ra_row *row = candidate[i].row;
-        if (outcome[i] != RA_CORRECTION_USED) continue;
-        item[asked++] = (ra_oracle_item){.prompt = row->prompt_text,
-                                         .response = candidate[i].text,
-                                         .category = row->category,
-                                         .response_index = -1,
-                                         .turns = row->prompt,
-                                         .n_turns = row->n_prompt};
-    }
-    ra_err err = asked ? ra_oracle_judge(c->oracle, item, asked, said) : RA_OK;
-    for (int i = 0, k = 0; i < n && err == RA_OK; i++) {
-        verdict[i] = (ra_verdict){.compliant = -1, .rule = -1, .probability = NAN, .margin = NAN};
-        if (outcome[i] != RA_CORRECTION_USED) continue;
-        if (c->judges) verdict[i] = said[k++];
-        if (verdict[i].compliant < 0) outcome[i] = RA_CORRECTION_UNDECIDED;
-        if (verdict[i].compliant == 0) outcome[i] = RA_CORRECTION_REFUSED;
-    }
-    for (int i = 0; i < asked && err == RA_OK; i++) {
-        c->results.counts.judged++;
-        c->results.counts.compliant += said[i].compliant == 1;
-        c->results.counts.undecided += said[i].compliant < 0;
-    }
-    ra_free(said);
-    ra_free(item);
-    return err;
-}
-
 /* ---- a round ---- */
 static void settle(correct *c, const ra_candidate *x, const ra_job *job, ra_correction_outcome outcome, const ra_verdict *v)
 {
@@ -208,16 +103,15 @@ static ra_err work(correct *c, ra_candidate *candidate, int n)
     ra_correction_outcome *outcome = ra_alloc((size_t)n + 1, sizeof *outcome);
     ra_verdict *verdict = ra_alloc((size_t)n + 1, sizeof *verdict);
     ra_err err = ra_corrector_write(c->corrector, candidate, n);
-    if (err == RA_OK) err = fit_all(c, candidate, n, outcome);
-    if (err == RA_OK) err = judge(c, candidate, n, outcome, verdict);
+    if (err == RA_OK) err = ra_correct_check(&c->checker, candidate, n, outcome, verdict, &c->results.counts);
     for (int i = 0; i < n; i++) {
         if (err == RA_OK) {
             c->results.counts.candidates += candidate[i].end != RA_TEXT_NONE;
-            settle(c, &candidate[i], &c->job[i], outcome[i], &verdict[i]);
+            settle(c, &candidate[i], &c->checker.job[i], outcome[i], &verdict[i]);
         } else {
             ra_row_free(candidate[i].row);
         }
-        ra_job_end(&c->job[i]);
+        ra_job_end(&c->checker.job[i]);
         free(candidate[i].text);
     }
     ra_free(verdict);
@@ -306,7 +200,8 @@ static bool should_halt(void *context)
 /* ---- what the result depends on ---- */
 static void make_depends_on(correct *c)
 {
-    uint64_t rest[3] = {(uint64_t)c->rules.max_tokens, (uint64_t)c->rules.truncate, ra_tokenizer_hash(c->tokenizer)};
+    uint64_t rest[3] = {(uint64_t)c->checker.rules.max_tokens, (uint64_t)c->checker.rules.truncate,
+                        ra_tokenizer_hash(c->tokenizer)};
     char hash[33];
     ra_hash_text(ra_hash_bytes(ra_corrector_identity(c->corrector), strlen(ra_corrector_identity(c->corrector))), hash);
     c->depends_on =
@@ -379,8 +274,8 @@ static void report(const correct *c, const ra_correct_counts *sum)
 {
     ra_buf table = {0};
     ra_correct_table(sum, &table);
-    ra_info("correct: %s, judged by %s\n%s", ra_corrector_name(c->corrector), c->judges ? ra_oracle_kind(c->oracle) : "nobody",
-            table.data);
+    ra_info("correct: %s, judged by %s\n%s", ra_corrector_name(c->corrector),
+            c->checker.judges ? ra_oracle_kind(c->oracle) : "nobody", table.data);
     if (sum->outcome[RA_CORRECTION_FAILED] && *ra_corrector_problem(c->corrector))
         ra_info("correct: the endpoint gave no correction: %s", ra_corrector_problem(c->corrector));
     if (sum->undecided && *ra_oracle_problem(c->oracle))
@@ -392,8 +287,8 @@ static ra_err make(correct *c)
 {
     ra_correct_counts sum = {0};
     c->batch = ra_corrector_batch(c->corrector);
-    c->job = ra_calloc((size_t)c->batch, sizeof *c->job);
-    c->begun = ra_now();
+    c->checker.job = ra_calloc((size_t)c->batch, sizeof *c->checker.job);
+    c->begun = c->looked_at = ra_now();
     RA_TRY(ra_comm_agree(c->world, ra_prefdata_open_settings(c->s, &c->data)));
     RA_TRY(work_all(c, &sum));
     RA_TRY(finish(c, &sum));
@@ -420,18 +315,18 @@ static ra_err open_form(correct *c)
 {
     RA_TRY(ra_tokenizer_open(ra_set_text(c->s, "tokenizer"), &c->tokenizer));
     RA_TRY(ra_open_template(c->s, c->tokenizer, &c->tpl));
-    c->rules = (ra_sample_rules){.tpl = c->tpl,
-                                 .bos = ra_tokenizer_bos(c->tokenizer),
-                                 .max_tokens = ra_set_int(c->s, "data.max_tokens"),
-                                 .truncate = ra_truncate_of(ra_set_text(c->s, "data.truncate"))};
+    c->checker.rules = (ra_sample_rules){.tpl = c->tpl,
+                                         .bos = ra_tokenizer_bos(c->tokenizer),
+                                         .max_tokens = ra_set_int(c->s, "data.max_tokens"),
+                                         .truncate = ra_truncate_of(ra_set_text(c->s, "data.truncate"))};
     return ra_oracle_open_settings(c->s, c->world, &c->oracle);
 }
 
 /* A policy of labels says nothing about texts that are not in the data. */
 static ra_err check_oracle(correct *c)
 {
-    c->judges = ra_oracle_judges_text(c->oracle);
-    if (c->judges) return RA_OK;
+    c->checker.judges = ra_oracle_judges_text(c->oracle);
+    if (c->checker.judges) return RA_OK;
     if (strcmp(ra_set_text(c->s, "correct.source"), "auto") != 0) {
         return ra_fail(
             RA_ERR_ARG,
@@ -483,6 +378,9 @@ static ra_err run(correct *c, bool *made)
     ra_err err = open_form(c);
     RA_TRY(ra_comm_agree(c->world, err));
     RA_TRY(ra_comm_agree(c->world, check_oracle(c)));
+    c->checker.store = c->store;
+    c->checker.oracle = c->oracle;
+    c->checker.dir = c->dir;
     RA_TRY(open_corrector(c));
     make_depends_on(c);
     RA_TRY(try_reuse(c, &reused));
@@ -504,8 +402,8 @@ static ra_err release(correct *c)
     ra_store_close(c->store);
     ra_free(c->action);
     for (int64_t i = 0; i < c->queued; i++) ra_row_free(c->queue[i].row);
-    for (int i = 0; c->job && i < c->batch; i++) ra_job_free(&c->job[i]);
-    ra_free(c->job);
+    for (int i = 0; c->checker.job && i < c->batch; i++) ra_job_free(&c->checker.job[i]);
+    ra_free(c->checker.job);
     free(c->queue);
     free(c->depends_on);
     ra_buf_free(&c->results.bytes);
@@ -516,13 +414,7 @@ static ra_err release(correct *c)
 ra_err ra_stage_correct(const ra_settings *s, const ra_comm *world)
 {
     correct *c = ra_calloc(1, sizeof *c);
-    const char *stop_file = ra_set_text(s, "run.stop_file");
-    *c = (correct){.s = s,
-                   .world = world,
-                   .dir = ra_set_text(s, "run.dir"),
-                   .control = {.wall_limit_s = ra_set_real(s, "run.wall_limit"),
-                               .margin_s = ra_set_real(s, "run.stop_margin"),
-                               .stop_file = *stop_file ? stop_file : NULL}};
+    *c = (correct){.s = s, .world = world, .dir = ra_set_text(s, "run.dir"), .control = ra_run_control(s)};
     ra_timers *timers = ra_timers_new();
     bool made = false;
     ra_timer_begin(timers, "correct");

@@ -3,6 +3,7 @@
 #define RA_STAGE_CORRECT_H
 #include "corrections.h"
 #include "corrector.h"
+#include "prepare_sample.h"
 
 #include <realign/comm.h>
 
@@ -17,6 +18,21 @@ typedef struct {
     ra_buf bytes;
     ra_correct_counts counts; /* `asked` is left to the corrector */
 } ra_correct_results;
+
+/* ---- checks (correct_check.c) ---- */
+typedef struct {
+    const char *dir; /* for messages */
+    const ra_store *store;
+    ra_sample_rules rules;
+    ra_oracle *oracle;
+    bool judges; /* it can judge texts that are not in the data */
+    ra_job *job; /* (as many as are checked at once) */
+} ra_correct_checker;
+
+/* Not collective. outcome [out] (n): RA_CORRECTION_USED where the candidate fits and complies: then job[i].sample is the sample with it, until ra_job_end. verdict [out] (n): compliant
+ * -1 and NaN where the oracle was not asked. RA_ERR_DATA where a row gives other tokens than the store holds. */
+ra_err ra_correct_check(const ra_correct_checker *c, ra_candidate *candidate, int n, ra_correction_outcome *outcome,
+                        ra_verdict *verdict, ra_correct_counts *counts);
 
 /* ---- results (correct_results.c) ---- */
 /* Adds a pair whose fate is known. `sample`: where it is corrected, else NULL; `text`: of the last candidate, or NULL; `rule`: name of the rule that decided, or NULL. */

@@ -206,6 +206,7 @@ static bool take_answer(void *context, int item, const ra_chat_answer *answer, c
         take_text(a, item, answer->text, strcmp(answer->finish_reason, "length") == 0);
     } else {
         a->candidate[item]->end = RA_TEXT_FAILED;
+        a->c->asked++;
         snprintf(a->c->problem, sizeof a->c->problem, "%s", answer->problem);
     }
     return true;

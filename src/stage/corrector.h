@@ -52,7 +52,7 @@ const char *ra_corrector_name(const ra_corrector *c); /* for people, without a k
 const char *
 ra_corrector_identity(const ra_corrector *c);  /* what its texts depend on besides sample and attempt; the same on all ranks */
 int ra_corrector_batch(const ra_corrector *c); /* candidates it likes to get at once */
-int64_t ra_corrector_asked(const ra_corrector *c);       /* texts that were not known, so far */
+int64_t ra_corrector_asked(const ra_corrector *c);       /* candidates that were not known, so far */
 const char *ra_corrector_problem(const ra_corrector *c); /* why an endpoint gave no text, the last time; "" when it always did */
 
 #endif

@@ -42,6 +42,8 @@ typedef struct {
     int64_t repeats;   /* the row with the same prompt and responses; -1: none comes before */
     bool identical;    /* both responses are the same text */
     bool prompt_again; /* an earlier row has the prompt */
+    ra_sample_state
+        without_correction; /* what the row's correction would have made of the sample, where it was left out for that; else RA_SAMPLE_OK */
     int64_t tokenised; /* tokens of all renderings */
     char why[200];     /* the sample's state is not usable, or `err` is a failure */
     ra_err err;

@@ -78,6 +78,7 @@ static void measure(ra_run *run)
     for (int64_t i = 0; i < run->n; i++) {
         if (run->action[i] == RA_ACTION_NONE) continue;
         run->count[run->action[i]]++;
+        run->corrected += ra_run_kind(run, i) == RA_LOSS_PUNISH_CORRECTED;
         ra_sample s = ra_store_get(run->store, i);
         for (int r = 0; r < RA_ROLES; r++) {
             if (s.response[r].count > longest_response) longest_response = s.response[r].count;

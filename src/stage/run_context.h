@@ -23,6 +23,7 @@ typedef struct {
     int64_t n;                 /* samples of the store */
     int8_t *action;            /* (n) */
     int64_t count[RA_ACTIONS]; /* samples by action */
+    int64_t corrected;         /* Punish samples that eq. 2c takes */
     int32_t positions;         /* longest prompt + response */
     int32_t rows;              /* of a pack: pack.tokens, or the longest sample's rows where that is more */
     uint64_t key;              /* hash of store, corrections, triage and model files */

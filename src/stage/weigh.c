@@ -128,9 +128,9 @@ ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world)
     if (fresh) {
         ra_info("weigh: %s/weights.h5 is up to date", r->dir);
     } else {
-        ra_info("weigh: %s; %lld Invert, %lld Punish, %lld Retain samples, %lld plain pairs", ra_backend_describe(r->b),
-                (long long)r->count[RA_ACTION_INVERT], (long long)r->count[RA_ACTION_PUNISH],
-                (long long)r->count[RA_ACTION_RETAIN], (long long)r->count[RA_ACTION_PAIR]);
+        ra_info("weigh: %s; %lld Invert, %lld Punish (%lld corrected), %lld Retain samples, %lld plain pairs",
+                ra_backend_describe(r->b), (long long)r->count[RA_ACTION_INVERT], (long long)r->count[RA_ACTION_PUNISH],
+                (long long)r->corrected, (long long)r->count[RA_ACTION_RETAIN], (long long)r->count[RA_ACTION_PAIR]);
         err = work_through(&g);
         if (err == RA_OK) {
             char *timers = ra_run_path(r, "timers.tsv");

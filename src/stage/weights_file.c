@@ -68,6 +68,7 @@ static ra_err put_all(const ra_run *run, ra_h5 *h5, const ra_weights *w, const c
     RA_TRY(ra_h5_write_attr_f64(h5, "/", "self_check", w->self_check));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "conflicts", w->conflicts));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "positive", w->positive));
+    RA_TRY(ra_h5_write_attr_i64(h5, "/", "corrected", run->corrected));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "gold_size", w->gold));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "hidden_rows", w->hidden_rows));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "hidden_bytes", w->hidden_bytes));

@@ -350,6 +350,54 @@ static void test_refusals(void **state)
     close_model(&o);
 }
 
+typedef struct {
+    int finished, allowed; /* sequences before `halt` says stop */
+    int64_t last;
+    int32_t tokens;
+} watcher;
+
+static void note_finished(void *context, const ra_continuation *c)
+{
+    watcher *w = context;
+    assert_non_null(c->token);
+    w->finished++;
+    w->last = c->id;
+    w->tokens += c->count;
+}
+
+static bool says_halt(void *context)
+{
+    const watcher *w = context;
+    return w->finished >= w->allowed;
+}
+
+/* Every sequence is told of when it is complete; a halt keeps what was told of and gives back nothing. */
+static void test_hooks(void **state)
+{
+    (void)state;
+    enum { N = 9, NEW = 5 };
+    opened o = open_stories("cpu", "fp32");
+    queue q = random_queue(o.m, N, 13);
+    watcher w = {.allowed = N + 1};
+    ra_generation config = {
+        .batch = 2, .prefill_rows = 64, .max_new_tokens = NEW, .finished = note_finished, .halt = says_halt, .context = &w};
+    ra_generator *g = ra_generator_new(o.m, &config);
+    CHECK_OK(ra_generator_run(g, q.c, N));
+    assert_int_equal(w.finished, N);
+    assert_int_equal(w.tokens, N * NEW);
+    for (int i = 0; i < N; i++) ra_free(q.c[i].token);
+    w = (watcher){.allowed = 3};
+    check_fails(ra_generator_run(g, q.c, N), RA_ERR_STOPPED, "stopped", NULL);
+    assert_in_range(w.finished, 3, 4); /* two are decoded at once */
+    for (int i = 0; i < N; i++) assert_null(q.c[i].token);
+    w = (watcher){.allowed = N + 1};
+    CHECK_OK(ra_generator_run(g, q.c, N)); /* and works again */
+    assert_int_equal(w.finished, N);
+    ra_generator_free(g);
+    free_queue(&q);
+    close_model(&o);
+}
+
 /* Frequencies of drawn tokens against the probabilities they are drawn from. */
 static void test_sampling(void **state)
 {
@@ -435,6 +483,7 @@ int main(void)
         cmocka_unit_test(test_stories_greedy),
         cmocka_unit_test(test_decode_against_score),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_hooks),
         {"decoding does not depend on the batch, fp32", test_independence, NULL, NULL, fp32},
         {"decoding does not depend on the batch, bf16", test_independence, NULL, NULL, bf16},
         {"scores do not depend on the pack, fp32", test_score_independence, NULL, NULL, fp32},
