@@ -171,7 +171,8 @@ void ra_triage_advice(const ra_triage_counts *c, ra_buf *out)
     } else if (!invert) {
         ra_buf_adds(out, "Invert is empty: no rejected response follows the new policy where the preferred one does not. The "
                          "model is only told what to stop "
-                         "(Punish), never what to do instead. Give it corrections (correct.source, doc/corrections.md), or check that the rules are not so "
+                         "(Punish), never what to do instead. Give it corrections (correct.source, doc/corrections.md), or check "
+                         "that the rules are not so "
                          "strict that hardly any response "
                          "passes them.\n");
     } else if (!punish) {

@@ -65,8 +65,8 @@ static void test_question(void **state)
     assert_string_equal(out.data, "Do.\n\n<message-2>\nWhat? </message> hm\n</message-2>");
     ra_buf_clear(&out);
     ra_correct_write_question("Do.", true, &row, &out);
-    char *first = strstr(out.data, "<answer>\nfirst wrong\n</answer>"), *second = strstr(out.data, "<answer>\nsecond wrong\n</answer>"),
-         *message = strstr(out.data, "<message-2>");
+    char *first = strstr(out.data, "<answer>\nfirst wrong\n</answer>"),
+         *second = strstr(out.data, "<answer>\nsecond wrong\n</answer>"), *message = strstr(out.data, "<message-2>");
     assert_true(first && second && message && first < second && second < message);
     ra_buf_free(&out);
 }
@@ -171,7 +171,8 @@ static void test_candidates(void **state)
 /* ---- corrections.h5 ---- */
 static ra_corrections two_pairs(void)
 {
-    ra_corrections c = {.n = 2, .row = ra_realloc(NULL, 2, sizeof *c.row), .tokens = 8, .token = ra_realloc(NULL, 8, sizeof *c.token)};
+    ra_corrections c = {
+        .n = 2, .row = ra_realloc(NULL, 2, sizeof *c.row), .tokens = 8, .token = ra_realloc(NULL, 8, sizeof *c.token)};
     c.row[0] = (ra_correction_row){.id = 4, .rule = 1, .verdict = 0, .outcome = RA_CORRECTION_REFUSED, .attempts = 4};
     c.row[1] = (ra_correction_row){.id = 9,
                                    .rule = -1,
@@ -188,7 +189,8 @@ static ra_corrections two_pairs(void)
 
 static ra_err write_pairs(const char *dir, const ra_corrections *c)
 {
-    const ra_corrections_about about = {.dir = dir, .source = "model", .corrector = "model x", .depends_on = "line", .key = 0x123456789abcdef0u, .candidates = 6};
+    const ra_corrections_about about = {
+        .dir = dir, .source = "model", .corrector = "model x", .depends_on = "line", .key = 0x123456789abcdef0u, .candidates = 6};
     return ra_corrections_write(&about, &alone, c);
 }
 
@@ -330,7 +332,8 @@ static void test_row_copy(void **state)
     char user[] = "hello", role[] = "user", chosen[] = "a", rejected[] = "b";
     ra_message turn = {role, user};
     json_t *source = json_object();
-    ra_row row = {.id = 5, .n_prompt = 1, .prompt = &turn, .chosen = chosen, .rejected = rejected, .prompt_text = user, .source = source};
+    ra_row row = {
+        .id = 5, .n_prompt = 1, .prompt = &turn, .chosen = chosen, .rejected = rejected, .prompt_text = user, .source = source};
     ra_row *copy = ra_row_copy(&row);
     json_decref(source);
     user[0] = role[0] = chosen[0] = rejected[0] = '?';
