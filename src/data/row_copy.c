@@ -12,7 +12,8 @@ typedef struct {
 
 static texts texts_of(ra_row *row)
 {
-    const char **const all[] = {&row->chosen, &row->rejected, &row->correction, &row->category, &row->prompt_text, &row->why};
+    const char **const all[] = {&row->chosen,      &row->rejected, &row->correction, &row->category,
+                                &row->prompt_text, &row->why,      &row->file};
     texts t = {.n = 0};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (*all[i]) t.slot[t.n++] = all[i];

@@ -11,15 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A row that waits: two items, their texts owned. */
+/* A row that waits: two items. */
 typedef struct {
-    int64_t at, id; /* index among this rank's rows; in the data */
-    char *prompt, *chosen, *rejected, *category;
-    ra_message *turns;
-    int n_turns;
-    json_t *source;
-    uint64_t prompt_hash;
-    bool chosen_is_first;
+    int64_t at; /* index among this rank's rows */
+    ra_row *row;
 } waiting;
 
 /* Sums over ranks after each batch. */
@@ -37,51 +32,21 @@ typedef struct {
 } judging;
 
 /* ---- rows that wait ---- */
-static waiting hold(const ra_row *row, int64_t at)
-{
-    waiting w = {.at = at,
-                 .id = row->id,
-                 .prompt = ra_strdup(row->prompt_text),
-                 .chosen = ra_strdup(row->chosen),
-                 .rejected = ra_strdup(row->rejected),
-                 .category = row->category ? ra_strdup(row->category) : NULL,
-                 .turns = ra_calloc((size_t)row->n_prompt, sizeof *w.turns),
-                 .n_turns = row->n_prompt,
-                 .source = json_incref(row->source),
-                 .prompt_hash = row->prompt_hash,
-                 .chosen_is_first = row->chosen_is_first};
-    for (int i = 0; i < w.n_turns; i++)
-        w.turns[i] = (ra_message){ra_strdup(row->prompt[i].role), ra_strdup(row->prompt[i].content)};
-    return w;
-}
-
-static void let_go(waiting *w)
-{
-    for (int i = 0; i < w->n_turns; i++) {
-        free((char *)w->turns[i].role);
-        free((char *)w->turns[i].content);
-    }
-    ra_free(w->turns);
-    free(w->prompt);
-    free(w->chosen);
-    free(w->rejected);
-    free(w->category);
-    json_decref(w->source);
-}
 
 static void let_all_go(judging *j)
 {
-    for (int i = 0; i < j->n; i++) let_go(&j->row[i]);
+    for (int i = 0; i < j->n; i++) ra_row_free(j->row[i].row);
     j->n = 0;
 }
 
 static void make_items(const judging *j, ra_oracle_item *items)
 {
     for (int i = 0; i < j->n; i++) {
-        const waiting *w = &j->row[i];
-        int index = w->chosen_is_first ? 0 : 1;
-        items[2 * i] = (ra_oracle_item){w->prompt, w->chosen, w->category, w->source, index, w->turns, w->n_turns};
-        items[2 * i + 1] = (ra_oracle_item){w->prompt, w->rejected, w->category, w->source, 1 - index, w->turns, w->n_turns};
+        const ra_row *r = j->row[i].row;
+        int index = r->chosen_is_first ? 0 : 1;
+        items[2 * i] = (ra_oracle_item){r->prompt_text, r->chosen, r->category, r->source, index, r->prompt, r->n_prompt};
+        items[2 * i + 1] =
+            (ra_oracle_item){r->prompt_text, r->rejected, r->category, r->source, 1 - index, r->prompt, r->n_prompt};
     }
 }
 
@@ -116,7 +81,7 @@ static ra_err fill(judging *j, ra_prefdata *data, bool keep, bool *more)
         if (!*more) return RA_OK;
         ra_triage_row *out = keep ? add_row(t) : NULL;
         if (status == RA_ROW_OK) {
-            j->row[j->n++] = hold(row, t->n - 1);
+            j->row[j->n++] = (waiting){.at = t->n - 1, .row = ra_row_copy(row)};
         } else if (keep) {
             out->state = status == RA_ROW_SKIPPED ? RA_TRIAGE_SKIPPED : RA_TRIAGE_MALFORMED;
         }
@@ -137,8 +102,8 @@ static void settle(judging *j, const waiting *w, const ra_verdict verdict[2])
     out->probability_l = verdict[1].probability;
     out->margin_w = verdict[0].margin;
     out->margin_l = verdict[1].margin;
-    out->category = ra_category_index(&t->categories, w->category);
-    bool held_out = ra_row_held_out(t->s, w->prompt_hash);
+    out->category = ra_category_index(&t->categories, w->row->category);
+    bool held_out = ra_row_held_out(t->s, w->row->prompt_hash);
     ra_action action = held_out ? RA_ACTION_NONE : ra_triage_action(out->c_w, out->c_l);
     out->action = (int8_t)action;
     out->state = held_out ? RA_TRIAGE_HELD_OUT : action == RA_ACTION_NONE ? RA_TRIAGE_UNDECIDED : RA_TRIAGE_USED;
@@ -152,7 +117,8 @@ static ra_err judge_batch(judging *j, bool *more)
     ra_verdict *verdicts = ra_alloc((size_t)j->n * 2, sizeof *verdicts);
     make_items(j, items);
     ra_err err = ra_oracle_judge(j->t->oracle, items, 2 * j->n, verdicts);
-    if (err != RA_OK) ra_fail_in(err, "rows %lld to %lld", (long long)j->row[0].id + 1, (long long)j->row[j->n - 1].id + 1);
+    if (err != RA_OK)
+        ra_fail_in(err, "rows %lld to %lld", (long long)j->row[0].row->id + 1, (long long)j->row[j->n - 1].row->id + 1);
     for (int i = 0; i < j->n && err == RA_OK; i++) settle(j, &j->row[i], &verdicts[2 * i]);
     ra_free(verdicts);
     ra_free(items);
