@@ -121,13 +121,16 @@ static void one_row(tally *t, ra_rng *rng, int64_t id, ra_job *job)
     ra_job_begin(job, &row, RA_ROW_OK);
     ra_job_run(job, &t->rules);
     check_ok(job->err, job->why);
-    bool blank =
-        is_blank(t->tpl, row.chosen) || is_blank(t->tpl, row.rejected) || (row.correction && is_blank(t->tpl, row.correction));
+    bool blank = is_blank(t->tpl, row.chosen) || is_blank(t->tpl, row.rejected),
+         no_correction = row.correction && is_blank(t->tpl, row.correction);
     if (job->sample.state == RA_SAMPLE_OK) {
         assert_false(blank);
         t->ok++;
+        /* a blank correction costs itself alone; trimmed ones are lost in no other way */
+        if (no_correction) assert_int_equal(job->without_correction, RA_SAMPLE_EMPTY);
+        if (t->tpl->row->trims && !no_correction) assert_int_equal(job->without_correction, RA_SAMPLE_OK);
         for (int r = 0; r < RA_ROLES; r++) {
-            if (!job->response[r]) continue;
+            if (!job->response[r] || (r == RA_CORRECTION && job->without_correction != RA_SAMPLE_OK)) continue;
             check_branch(job, r);
             if (t->own) check_generation_prompt(t, job, r);
             t->inside += job->rendered[r].boundary_inside_token;
