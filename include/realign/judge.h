@@ -20,7 +20,11 @@ typedef struct {
     int32_t max_tokens;  /* the longest text the judge reads; the model's positions bound it too */
     int32_t pack_tokens; /* rows of a pack */
     double threshold;    /* least probability of yes that complies; not part of the identity, for margins do not depend on it */
-    double least_share;  /* of all probability that must lie on yes and no together; below: cannot tell */
+    bool (*stop)(
+        void *
+            context); /* asked before each item; true: end with RA_ERR_STOPPED. NULL: never. It and its context must outlive the oracle */
+    void *stop_context;
+    double least_share; /* of all probability that must lie on yes and no together; below: cannot tell */
 } ra_judge_config;
 
 /* The values of oracle.judge.*, backend and run.threads; texts belong to `s`. The threshold is left at 0.5: it belongs to all oracles that have probabilities. */

@@ -45,6 +45,13 @@ void ra_runctl_reset_flag(void)
     stop_signal = 0;
 }
 
+bool ra_runctl_is_due(const ra_runctl *ctl)
+{
+    if (stop_signal) return true;
+    if (ctl->wall_limit_s > 0.0 && ra_log_seconds() > ctl->wall_limit_s - ctl->margin_s) return true;
+    return ctl->stop_file && ra_file_exists(ctl->stop_file);
+}
+
 enum { GO_ON, STOP_SIGNAL, STOP_WALL, STOP_FILE };
 
 bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **reason)

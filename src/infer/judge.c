@@ -288,7 +288,10 @@ static ra_err judge_all(void *state, const ra_oracle_item *items, int n, ra_verd
     if (err != RA_OK) return ra_fail_in(err, "oracle.judge.model");
     j->sink = sink;
     j->context = context;
-    for (int i = 0; i < n && err == RA_OK; i++) err = judge_one(j, &items[i], i, &page);
+    for (int i = 0; i < n && err == RA_OK; i++) {
+        bool stop = j->config.stop && j->config.stop(j->config.stop_context);
+        err = stop ? ra_fail(RA_ERR_STOPPED, "the judge was stopped") : judge_one(j, &items[i], i, &page);
+    }
     if (err == RA_OK) err = ra_asker_flush(j->asker);
     ra_asker_clear(j->asker); /* after an error: what was not run */
     ra_judge_page_free(&page);

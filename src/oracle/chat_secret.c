@@ -9,8 +9,8 @@
 /* A variable's name: whoever puts the key itself into the setting must not find it in a message or in used.yaml. */
 static bool is_variable_name(const char *text)
 {
-    if (!(*text == '_' || (*text >= 'A' && *text <= 'Z') || (*text >= 'a' && *text <= 'z'))) return false;
-    return text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")] == '\0';
+    if (!(*text == '_' || (*text >= 'A' && *text <= 'Z'))) return false;
+    return strlen(text) <= 64 && text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] == '\0';
 }
 
 ra_err ra_chat_secret_load(ra_chat_secret *secret, const ra_chat_config *config)
@@ -20,7 +20,7 @@ ra_err ra_chat_secret_load(ra_chat_secret *secret, const ra_chat_config *config)
         if (!is_variable_name(config->key_env)) {
             return ra_fail(
                 RA_ERR_ARG,
-                "%s.key_env holds something that is not the name of an environment variable (letters, digits, _; not shown "
+                "%s.key_env holds something that is not the name of an environment variable (capitals, digits, _; not shown "
                 "here); give the name of the variable, and the key in that variable",
                 config->name);
         }
@@ -67,8 +67,13 @@ void ra_chat_secret_free(ra_chat_secret *secret)
 void ra_chat_secret_hide(const ra_chat_secret *secret, char *text)
 {
     if (!secret->key) return;
-    size_t n = strlen(secret->key);
-    for (char *at = strstr(text, secret->key); at; at = strstr(at + n, secret->key)) memset(at, '*', n);
+    /* what a message quotes may be cut within the key */
+    size_t n = strlen(secret->key), least = n < 12 ? n : 12;
+    for (char *at = text; *at; at++) {
+        size_t same = 0;
+        while (same < n && at[same] == secret->key[same]) same++;
+        if (same >= least) memset(at, '*', same);
+    }
 }
 
 /* Names that cannot lead elsewhere; 127.0.0.1.example.org is another host's. */

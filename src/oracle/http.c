@@ -52,7 +52,7 @@ static bool take_answer(void *context, int item, const ra_chat_answer *answer, c
         double probability, margin;
         verdict.compliant = (int8_t)value;
         verdict.probability = (float)value;
-        if (answer->logprobs && ra_http_read_logprobs(answer->logprobs, &probability, &margin)) {
+        if (answer->logprobs && ra_http_read_logprobs(answer->logprobs, value, &probability, &margin)) {
             verdict.probability = (float)probability;
             verdict.margin = (float)margin;
         }

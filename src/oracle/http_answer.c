@@ -80,6 +80,10 @@ int ra_http_read_answer(const char *text, const char *finish_reason, const char 
         return -1;
     }
     int value = word_value(text, n);
+    if (cut && value >= 0) {
+        *why = "the answer was cut after its first word; raise oracle.http.max_tokens";
+        return -1;
+    }
     if (value < 0) {
         unfence(&text, &n);
         value = json_value(text, n);
@@ -126,14 +130,14 @@ static double number(const json_t *value)
 }
 
 /* The chat form: {"content": [{"token", "logprob", "top_logprobs": [{"token", "logprob"}]}]}. */
-static bool read_chat(const json_t *content, double *probability, double *margin)
+static bool read_chat(const json_t *content, int answer, double *probability, double *margin)
 {
-    size_t i, k;
-    json_t *entry, *other;
-    json_array_foreach(content, i, entry)
-    {
+    size_t k;
+    json_t *other;
+    for (size_t i = json_array_size(content); i-- > 0;) {
+        const json_t *entry = json_array_get(content, i);
         const char *token = json_string_value(json_object_get(entry, "token"));
-        if (!token || word_value(token, strlen(token)) < 0) continue;
+        if (!token || word_value(token, strlen(token)) != answer) continue;
         tally t = {0};
         bool own = false;
         json_array_foreach(json_object_get(entry, "top_logprobs"), k, other)
@@ -150,15 +154,12 @@ static bool read_chat(const json_t *content, double *probability, double *margin
 }
 
 /* The older form of text completions: {"tokens": [], "token_logprobs": [], "top_logprobs": [{token: logprob}]}. */
-static bool read_completion(const json_t *logprobs, double *probability, double *margin)
+static bool read_completion(const json_t *logprobs, int answer, double *probability, double *margin)
 {
     const json_t *tokens = json_object_get(logprobs, "tokens"), *own = json_object_get(logprobs, "token_logprobs");
-    size_t i;
-    json_t *entry;
-    json_array_foreach(tokens, i, entry)
-    {
-        const char *token = json_string_value(entry), *name;
-        if (!token || word_value(token, strlen(token)) < 0) continue;
+    for (size_t i = json_array_size(tokens); i-- > 0;) {
+        const char *token = json_string_value(json_array_get(tokens, i)), *name;
+        if (!token || word_value(token, strlen(token)) != answer) continue;
         json_t *top = json_array_get(json_object_get(logprobs, "top_logprobs"), i), *value;
         tally t = {0};
         json_object_foreach(top, name, value) count_token(&t, name, number(value));
@@ -169,8 +170,10 @@ static bool read_completion(const json_t *logprobs, double *probability, double 
     return false;
 }
 
-bool ra_http_read_logprobs(const json_t *logprobs, double *probability, double *margin)
+/* The last token that says what the answer says: a model that reasons says the words before. */
+bool ra_http_read_logprobs(const json_t *logprobs, int answer, double *probability, double *margin)
 {
     const json_t *content = json_object_get(logprobs, "content");
-    return json_is_array(content) ? read_chat(content, probability, margin) : read_completion(logprobs, probability, margin);
+    return json_is_array(content) ? read_chat(content, answer, probability, margin)
+                                  : read_completion(logprobs, answer, probability, margin);
 }

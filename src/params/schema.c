@@ -504,7 +504,8 @@ void ra_schema_accepted(const ra_key *key, ra_buf *out)
 {
     switch (key->type) {
     case RA_KEY_TEXT: ra_buf_adds(out, "one text"); break;
-    case RA_KEY_ENV: ra_buf_adds(out, "the name of an environment variable: letters, digits and _"); break;
+    case RA_KEY_URL: ra_buf_adds(out, "an address without user name, password, query or fragment"); break;
+    case RA_KEY_ENV: ra_buf_adds(out, "the name of an environment variable: capitals, digits and _"); break;
     case RA_KEY_MAP: ra_buf_adds(out, "a map {name: value, ...}"); break;
     case RA_KEY_LIST:
         ra_buf_adds(out, "one value or a list of values");

@@ -5,8 +5,9 @@
 #include <stdint.h>
 
 typedef enum {
-    RA_KEY_TEXT,  /* any text; read by ra_set_text */
-    RA_KEY_ENV,   /* the name of an environment variable; read by ra_set_text; a refused value is not shown */
+    RA_KEY_TEXT, /* any text; read by ra_set_text */
+    RA_KEY_URL, /* an address without user name, password, query or fragment, for it is written to used.yaml; read by ra_set_text; a refused value is not shown */
+    RA_KEY_ENV, /* the name of an environment variable; read by ra_set_text; a refused value is not shown */
     RA_KEY_WORD,  /* one of `words`; read by ra_set_text */
     RA_KEY_LIST,  /* one value or a list; read by ra_set_list */
     RA_KEY_MAP,   /* names with values, name=value on the command line; read by ra_set_list as "name=value" */

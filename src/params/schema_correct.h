@@ -25,7 +25,7 @@
      .unit = "",
      .help = "Chat template of correct.model, as template has it."},
     {.name = "correct.url",
-     .type = RA_KEY_TEXT,
+     .type = RA_KEY_URL,
      .fallback = "=oracle.http.url",
      .unit = "",
      .help = "The server of source endpoint; how it is asked (rate, retries, budget ...) is said under oracle.http."},

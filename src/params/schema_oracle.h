@@ -1,6 +1,6 @@
 /* Rows of ra_schema (schema.c includes them there): oracles behind an endpoint, a program or a local model. */
 {.name = "oracle.http.url",
- .type = RA_KEY_TEXT,
+ .type = RA_KEY_URL,
  .fallback = "",
  .unit = "",
  .help = "An OpenAI-compatible server: what stands before /chat/completions, such as https://host/v1. No user name, password or "

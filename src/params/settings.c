@@ -281,7 +281,7 @@ static const ra_value *value_of(const ra_settings *s, const char *key, unsigned 
 
 const char *ra_set_text(const ra_settings *s, const char *key)
 {
-    return value_of(s, key, 1u << RA_KEY_TEXT | 1u << RA_KEY_ENV | 1u << RA_KEY_WORD, "ra_set_text")->text;
+    return value_of(s, key, 1u << RA_KEY_TEXT | 1u << RA_KEY_URL | 1u << RA_KEY_ENV | 1u << RA_KEY_WORD, "ra_set_text")->text;
 }
 
 int64_t ra_set_int(const ra_settings *s, const char *key)

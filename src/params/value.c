@@ -111,7 +111,7 @@ static bool in_range(const ra_key *key, double number)
 
 static void refuse(const ra_key *key, const char *text, ra_buf *problem)
 {
-    if (key->type == RA_KEY_ENV) {
+    if (key->type == RA_KEY_ENV || key->type == RA_KEY_URL) {
         ra_buf_adds(problem, "what stands there (not shown, as it may be a secret) is not accepted; give ");
     } else {
         ra_buf_addf(problem, "'%.80s' is not accepted; give ", text);
@@ -128,11 +128,11 @@ static void refuse(const ra_key *key, const char *text, ra_buf *problem)
     free(copy);
 }
 
-/* Or nothing. */
+/* Or nothing. Capitals alone, and few: keys (hf_..., sk_live_...) would pass for names otherwise. */
 static bool is_variable_name(const char *text)
 {
-    return !(*text >= '0' && *text <= '9') &&
-           text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")] == '\0';
+    return !(*text >= '0' && *text <= '9') && strlen(text) <= 64 &&
+           text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] == '\0';
 }
 
 /* Canonical text of a list has RA_LIST_SEPARATOR before each item. */
@@ -177,6 +177,10 @@ bool ra_value_parse(const ra_key *key, const char *text, ra_value *out, ra_buf *
     bool good = true;
     switch (key->type) {
     case RA_KEY_TEXT: value.text = ra_strdup(text); break;
+    case RA_KEY_URL:
+        good = text[strcspn(text, "@?#")] == '\0';
+        if (good) value.text = ra_strdup(text);
+        break;
     case RA_KEY_ENV:
         good = is_variable_name(text);
         if (good) value.text = ra_strdup(text);

@@ -3,6 +3,7 @@
 
 #include <realign/file.h>
 #include <realign/mem.h>
+#include <realign/timer.h>
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,7 +20,10 @@ struct ra_candidates {
     int file;      /* -1: nothing was added yet */
     json_t *known; /* key in hexadecimal digits -> {"text", "cut"} */
     int64_t damaged;
+    double synced_at;
 };
+
+enum { SYNC_S = 5 }; /* a crash of the machine loses no more than this */
 
 static const char suffix[] = ".jsonl";
 
@@ -136,6 +140,7 @@ static ra_err open_own(ra_candidates *c)
 {
     c->file = open(c->own, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (c->file < 0) return ra_fail(RA_ERR_IO, "%s: %m", c->own);
+    c->synced_at = ra_now();
     char last = '\n';
     off_t size = lseek(c->file, 0, SEEK_END);
     if (size > 0 && pread(c->file, &last, 1, size - 1) != 1) return ra_fail(RA_ERR_IO, "%s: %m", c->own);
@@ -172,6 +177,10 @@ ra_err ra_candidates_add(ra_candidates *c, ra_hash key, int64_t sample, int atte
     json_object_set_new(c->known, hex, json_pack("{s:s, s:b}", "text", text, "cut", cut));
     ra_err err = append(c, out.data, out.length);
     ra_buf_free(&out);
+    if (err == RA_OK && ra_now() - c->synced_at > SYNC_S) {
+        c->synced_at = ra_now();
+        if (fdatasync(c->file) != 0) err = ra_fail(RA_ERR_IO, "%s: %m", c->own);
+    }
     return err;
 }
 

@@ -282,7 +282,8 @@ static void describe_endpoint(ra_corrector *c)
 /* Collective: rank 0's view of the files is everyone's. */
 static void describe_model(ra_corrector *c)
 {
-    static const char *const texts[] = {"backend", "precision", "tokenizer", "template", "correct.tokenizer", "correct.template"};
+    static const char *const texts[] = {"backend",       "precision",         "tokenizer",       "template",
+                                        "template_date", "correct.tokenizer", "correct.template"};
     const ra_settings *s = c->config.s;
     const char *given = ra_set_text(s, "correct.model");
     c->model = *given ? given : ra_set_text(s, "model");
@@ -291,6 +292,8 @@ static void describe_model(ra_corrector *c)
     ra_hasher *h = ra_hasher_new();
     ra_model_files_add(h, c->model);
     ra_model_files_add(h, c->adapter);
+    ra_model_files_add(h, ra_set_text(s, "tokenizer"));
+    ra_model_files_add(h, ra_set_text(s, "correct.tokenizer"));
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         ra_hasher_add(h, ra_set_text(s, texts[i]), strlen(ra_set_text(s, texts[i])) + 1);
     char hash[33];

@@ -1,5 +1,6 @@
 /* Oracles from settings: the only place that knows every kind. */
 #include "oracles.h"
+#include "run_context.h"
 
 #include <realign/judge.h>
 #include <realign/mem.h>
@@ -22,17 +23,19 @@ static ra_err open_labels(const ra_settings *s, const ra_comm *world, const ra_p
     return ra_labels_open(policy, out);
 }
 
-static bool signalled(void *context)
+/* A batch may take long: a kind that waits looks for itself whether to stop. */
+static bool must_stop(void *context)
 {
-    (void)context;
-    return ra_runctl_signalled();
+    ra_runctl control = ra_run_control(context);
+    return ra_runctl_is_due(&control);
 }
 
 static ra_err open_http(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
 {
     ra_http_config config;
     ra_http_config_read(s, world->rank, world->size, &config);
-    config.chat.stop = signalled;
+    config.chat.stop = must_stop;
+    config.chat.stop_context = (void *)(uintptr_t)s;
     *out = (ra_oracle_member){0};
     RA_TRY(ra_http_open(&config, policy->text, &out->ops, &out->state));
     out->identity = ra_http_identity(&config);
@@ -44,7 +47,8 @@ static ra_err open_exec(const ra_settings *s, const ra_comm *world, const ra_pol
 {
     ra_exec_config config;
     ra_exec_config_read(s, world->rank, &config);
-    config.stop = signalled;
+    config.stop = must_stop;
+    config.stop_context = (void *)(uintptr_t)s;
     *out = (ra_oracle_member){0};
     RA_TRY(ra_exec_identity(&config, &out->identity));
     ra_err err = ra_exec_open(&config, policy->text, &out->ops, &out->state);
@@ -58,6 +62,8 @@ static ra_err open_judge(const ra_settings *s, const ra_comm *world, const ra_po
     (void)world;
     ra_judge_config config;
     ra_judge_config_read(s, &config);
+    config.stop = must_stop;
+    config.stop_context = (void *)(uintptr_t)s;
     *out = (ra_oracle_member){0};
     RA_TRY(ra_judge_open(&config, policy->text, &out->ops, &out->state));
     out->identity = ra_strdup(ra_judge_identity(out->state));

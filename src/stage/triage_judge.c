@@ -1,10 +1,9 @@
 /* Triage, the judging itself: rows are held back until there is a batch, the batch is judged in one call, all ranks in step. Blocks of rows are dealt to
  * the ranks; a rank keeps a few numbers a row of its share. Nothing depends on the number of ranks. */
-#include "triage.h"
+#include "run_context.h"
 
 #include <realign/file.h>
 #include <realign/log.h>
-#include <realign/runctl.h>
 #include <realign/timer.h>
 
 #include <math.h>
@@ -239,9 +238,7 @@ ra_err ra_triage_judge(ra_triage_share *t)
     int rows = ra_oracle_batch(t->oracle) / 2;
     judging j = {.t = t, .capacity = rows > 0 ? rows : 1, .costly = ra_oracle_is_costly(t->oracle)};
     j.row = ra_calloc((size_t)j.capacity, sizeof *j.row);
-    ra_runctl control = {.wall_limit_s = ra_set_real(t->s, "run.wall_limit"),
-                         .margin_s = ra_set_real(t->s, "run.stop_margin"),
-                         .stop_file = *ra_set_text(t->s, "run.stop_file") ? ra_set_text(t->s, "run.stop_file") : NULL};
+    ra_runctl control = ra_run_control(t->s);
     if (j.costly) ra_runctl_start(&control); /* a cheap oracle is done before anyone can wish it would stop */
     ra_err err = judge_all(&j, &control);
     if (j.costly) ra_runctl_end();

@@ -179,6 +179,7 @@ static ra_err open_hidden(ra_weigh *g)
     g->hidden_fd = -1;
     g->w.hidden_bytes = g->w.hidden_rows * g->m->arch.hidden * (int64_t)g->run.b->a_size;
     if (g->run.world->rank == 0) {
+        if (g->done.retain == 0) ra_weigh_part_remove(g); /* it may count packs of the file that is emptied here */
         g->hidden_fd = open(path, O_CREAT | (g->done.retain ? 0 : O_TRUNC) | O_WRONLY | O_CLOEXEC, 0666);
         int64_t bytes = g->w.hidden_bytes;
         int code = g->hidden_fd < 0 ? errno : bytes ? posix_fallocate(g->hidden_fd, 0, bytes) : 0;
@@ -201,13 +202,16 @@ static ra_err close_hidden(ra_weigh *g)
     return ra_comm_agree(g->run.world, err);
 }
 
-/* Collective. */
+/* Collective. An older weights.h5 goes first: it must not be taken for that of the new hidden.bin. */
 static ra_err rename_hidden(const ra_weigh *g)
 {
     ra_err err = RA_OK;
     if (g->run.world->rank == 0) {
-        char *part = ra_run_path(&g->run, "hidden.bin.part"), *path = ra_run_path(&g->run, "hidden.bin");
-        if (rename(part, path) != 0) err = ra_fail(RA_ERR_IO, "cannot rename %s: %m", part);
+        char *part = ra_run_path(&g->run, "hidden.bin.part"), *path = ra_run_path(&g->run, "hidden.bin"),
+             *old = ra_run_path(&g->run, "weights.h5");
+        if (unlink(old) != 0 && errno != ENOENT) err = ra_fail(RA_ERR_IO, "cannot remove %s: %m", old);
+        if (err == RA_OK && rename(part, path) != 0) err = ra_fail(RA_ERR_IO, "cannot rename %s: %m", part);
+        free(old);
         free(part);
         free(path);
     }

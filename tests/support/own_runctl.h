@@ -22,6 +22,12 @@ bool ra_runctl_signalled(void)
     return false;
 }
 
+bool ra_runctl_is_due(const ra_runctl *ctl)
+{
+    (void)ctl;
+    return false;
+}
+
 void ra_runctl_end(void)
 {
 }

@@ -121,7 +121,7 @@ static void test_damaged_replies(void **state)
         ra_chat_read_reply(200, text, length, &reply);
         if (i < n) assert_int_equal(reply.kind, RA_CHAT_MALFORMED);
         double p, m;
-        if (reply.kind == RA_CHAT_GOOD && reply.logprobs && ra_http_read_logprobs(reply.logprobs, &p, &m))
+        if (reply.kind == RA_CHAT_GOOD && reply.logprobs && ra_http_read_logprobs(reply.logprobs, 1, &p, &m))
             assert_true(p >= 0 && p <= 1 && isfinite(m));
         ra_chat_reply_free(&reply);
         free(text);
@@ -187,16 +187,19 @@ static void test_words(void **state)
     const char *why;
     assert_int_equal(ra_http_read_answer("", "length", &why), -1);
     assert_non_null(strstr(why, "oracle.http.max_tokens"));
+    assert_int_equal(ra_http_read_answer("Yes", "length", &why), -1); /* "Yes, it breaks the policy"? */
+    assert_non_null(strstr(why, "oracle.http.max_tokens"));
     assert_int_equal(ra_http_read_answer("The response", "length", &why), -1);
     assert_non_null(strstr(why, "oracle.http.max_tokens"));
 }
 
+/* Of an answer that says yes. */
 static void check_logprobs(const char *text, bool known, double probability, double margin)
 {
     json_t *root = json_loads(text, 0, NULL);
     double p = -7, m = -7;
     assert_non_null(root);
-    assert_int_equal(ra_http_read_logprobs(root, &p, &m), known);
+    assert_int_equal(ra_http_read_logprobs(root, 1, &p, &m), known);
     if (known) {
         check_close(p, probability, 1e-12, 0, "probability");
         check_close(m, margin, 1e-12, 0, "margin");
@@ -229,10 +232,17 @@ static void test_logprobs(void **state)
     check_logprobs("{\"content\": [{\"token\": \"{\", \"logprob\": 0, \"top_logprobs\": [{\"token\": \"{\", \"logprob\": 0}]}]}",
                    false, 0, 0);
     /* tokens before the word are passed over; the older shape of completions */
-    check_logprobs("{\"content\": [{\"token\": \"\\n\", \"logprob\": 0, \"top_logprobs\": []}, {\"token\": \"No\", \"logprob\": "
-                   "-0.25, \"top_logprobs\": [{\"token\": \"No\", \"logprob\": -0.25}, "
-                   "{\"token\": \"Yes\", \"logprob\": -2.25}]}]}",
-                   true, 1 / (1 + exp(2.0)), -2.0);
+    check_logprobs("{\"content\": [{\"token\": \"\\n\", \"logprob\": 0, \"top_logprobs\": []}, {\"token\": \"Yes\", \"logprob\": "
+                   "-0.25, \"top_logprobs\": [{\"token\": \"Yes\", \"logprob\": -0.25}, "
+                   "{\"token\": \"No\", \"logprob\": -2.25}]}]}",
+                   true, 1 / (1 + exp(-2.0)), 2.0);
+    /* a word of the reasoning is not the answer, whatever it says */
+    check_logprobs(
+        "{\"content\": [{\"token\": \" no\", \"logprob\": 0, \"top_logprobs\": [{\"token\": \" no\", \"logprob\": 0}]}, "
+        "{\"token\": \"yes\", \"logprob\": -3, \"top_logprobs\": [{\"token\": \"yes\", \"logprob\": -3}]}, "
+        "{\"token\": \"yes\", \"logprob\": -0.25, \"top_logprobs\": [{\"token\": \"yes\", \"logprob\": -0.25}, "
+        "{\"token\": \"no\", \"logprob\": -2.25}]}]}",
+        true, 1 / (1 + exp(-2.0)), 2.0);
     check_logprobs("{\"tokens\": [\" yes\"], \"token_logprobs\": [-0.5], \"top_logprobs\": [{\" yes\": -0.5, \" no\": -2.5}]}",
                    true, 1 / (1 + exp(-2.0)), 2.0);
 }
@@ -374,11 +384,24 @@ static void test_key(void **state)
     ra_chat_secret_hide(&secret, text);
     assert_string_equal(text, "key *******, **************");
     ra_chat_secret_free(&secret);
+    setenv("REALIGN_UNIT_KEY", "sk-abcdefghijklmnop", 1);
+    CHECK_OK(ra_chat_secret_load(&secret, &config));
+    char cut[] = "key sk-abcdefghij..."; /* a quotation that ends within the key */
+    ra_chat_secret_hide(&secret, cut);
+    assert_string_equal(cut, "key *************...");
+    ra_chat_secret_free(&secret);
     /* the setting takes names alone, and does not show what it refuses */
     ra_settings *s = ra_settings_new();
-    char *words[] = {"oracle.http.key_env=sk-hush"}, *good[] = {"oracle.http.key_env=REALIGN_UNIT_KEY"};
-    check_fails(ra_settings_read_words(s, 1, words), RA_ERR_ARG, "oracle.http.key_env", "environment variable", NULL);
-    assert_null(strstr(ra_error_message(), "hush"));
+    static const char *const secrets[] = {"oracle.http.key_env=sk-hush", "oracle.http.key_env=hf_hush",
+                                          "correct.key_env=sk_live_hush", "oracle.http.url=https://me:hush@host/v1",
+                                          "correct.url=https://host/v1?key=hush"};
+    char *good[] = {"oracle.http.key_env=REALIGN_UNIT_KEY"};
+    for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++) {
+        char *word = ra_strdup(secrets[i]);
+        check_fails(ra_settings_read_words(s, 1, &word), RA_ERR_ARG, i < 3 ? "key_env" : "url", "not shown", NULL);
+        assert_null(strstr(ra_error_message(), "hush"));
+        free(word);
+    }
     CHECK_OK(ra_settings_read_words(s, 1, good));
     ra_buf used = {0};
     ra_settings_write_yaml(s, &used);
