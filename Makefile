@@ -1,7 +1,7 @@
 # realign: build, run, test. Everything a target needs is installed by `make deps` where apt-get exists; on a cluster,
 # load modules and override CC, PKG_CONFIG_PATH, DNNL_CFLAGS, DNNL_LIBS as needed (`make info` prints what was found).
 SHELL   := /bin/bash
-VERSION := 0.1.0
+VERSION := 0.2.0
 BUILD   ?= build$(if $(SAN),-san)
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -12,7 +12,7 @@ ARCH    ?= native
 OPT     ?= -O3
 NP      ?= 2
 
-PKGS         := ompi-c hdf5-openmpi jansson yaml-0.1 libpcre2-8 libutf8proc libxxhash zlib libzstd
+PKGS         := ompi-c hdf5-openmpi jansson yaml-0.1 libpcre2-8 libutf8proc libxxhash zlib libzstd libcurl
 PKG_CFLAGS   := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 CMOCKA_CFLAGS := $(shell pkg-config --cflags cmocka 2>/dev/null)
@@ -26,7 +26,7 @@ WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla 
 comma  := ,
 SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 CFLAGS ?= $(OPT) -g -march=$(ARCH)
-ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
+ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
 ALL_LIBS   := -lm $(PKG_LIBS) $(DNNL_LIBS)
 
 LIB_SRC := $(sort $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c src/*/*/*.c)))

@@ -7,6 +7,7 @@
 #include <realign/runctl.h>
 #include <realign/stage.h>
 #include <realign/tools.h>
+#include <realign/verdicts.h>
 #include <realign/version.h>
 
 #include <omp.h>
@@ -30,6 +31,7 @@ static const command commands[] = {
     {"run", ra_stage_run, NULL, "all stages, each taken up where an earlier run left it"},
     {"prepare", ra_stage_prepare, NULL, "preference rows to tokenised samples"},
     {"triage", ra_stage_triage, NULL, "the new policy's verdict on every pair: invert, punish or retain"},
+    {"correct", ra_stage_correct, NULL, "corrections of Punish pairs: a column, a model or an endpoint; checked by the oracle"},
     {"weigh", ra_stage_weigh, NULL, "gold batch, impact weights, reference log-probabilities"},
     {"train", ra_stage_train, NULL, "TRACE or DPO; checkpoints and the result"},
     {"evaluate", ra_stage_evaluate, NULL, "target policy agreement before and after, drift, perplexity"},
@@ -39,9 +41,10 @@ static const command commands[] = {
     {"score", NULL, ra_tool_score, "lines of ids or texts to log-probabilities (--model M)"},
     {"tokenize", NULL, ra_tool_tokenize, "lines of strings to ids, or back with --decode (--model M)"},
     {"template", NULL, ra_tool_template, "lines of messages to text, ids and response span (--model M)"},
+    {"policy", NULL, ra_tool_policy, "check POLICY: is the file sound, and does the oracle answer its examples as they say"},
     {"check", NULL, ra_tool_check, "recompute every value of a reference directory"},
     {"convert", NULL, ra_tool_convert, "IN OUT: GGUF to Hugging Face, element type, adapter merge, random weights"},
-    {"inspect", NULL, inspect, "what is in a model, a data file or one of our HDF5 files"},
+    {"inspect", NULL, inspect, "what is in a model, a data file, a cache of verdicts or one of our HDF5 files"},
     {"parameters", NULL, show_parameters, "all settings; --markdown as in doc/parameters.md"},
     {"version", NULL, show_version, "version, compiler and libraries"},
     {"help", NULL, show_help, "this"},
@@ -105,6 +108,7 @@ static ra_err inspect(int argc, char **argv)
     if (argc > 1 || strcmp(path, "-") == 0) return ra_tool_inspect_data(argc, argv);
     if (!ra_file_exists(path)) return ra_fail(RA_ERR_IO, "%s: no such file or directory", path);
     if (ends_with(path, ".h5")) return ra_inspect_h5(path);
+    if (ra_file_is_dir(path) && ra_verdicts_is_cache(path)) return ra_inspect_verdicts(path);
     return is_model(path) ? ra_inspect_model(path) : ra_tool_inspect_data(argc, argv);
 }
 

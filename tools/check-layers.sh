@@ -9,17 +9,17 @@ awk '
 BEGIN {
     n = split("core params tensor text data oracle backend model loss engine infer report stage main", order, " ")
     for (i = 1; i <= n; i++) level[order[i]] = i
-    own("core", "comm error file h5 hash log mem rng runctl timer version")
+    own("core", "agreement comm error file h5 hash log mem rng runctl timer version")
     own("params", "settings yamldoc")
     own("tensor", "dtype hfdir modelfile tensor")
     own("text", "tokenizer unicode")
     own("data", "prefdata store")
-    own("oracle", "oracle")
+    own("oracle", "oracle policy verdicts chat oracle_http oracle_exec")
     own("backend", "backend pack")
     own("model", "model arch lora")
     own("loss", "loss head")
     own("engine", "engine gold grid optimizer optimiser checkpoint schedule")
-    own("infer", "infer generate score")
+    own("infer", "infer generate judge score")
     own("report", "report html plot table")
     own("stage", "stage stages tools")
 }

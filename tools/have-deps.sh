@@ -12,9 +12,10 @@ have() { # kind, name
             if [ "$2" = gcc ] && [ -n "${CC:-}" ]; then command -v "${CC%% *}" > /dev/null; else command -v "$2" > /dev/null; fi ;;
         pc) command -v pkg-config > /dev/null && pkg-config --exists "$2" ;;
         header)
-            local flags
+            local compiler flags
+            read -ra compiler <<< "${CC:-gcc}" # it may be several words: ccache gcc
             read -ra flags <<< "${DNNL_CFLAGS:-}"
-            printf '#include <%s>\n' "$2" | "${CC:-gcc}" "${flags[@]}" -E - > /dev/null 2>&1 ;;
+            printf '#include <%s>\n' "$2" | "${compiler[@]}" "${flags[@]}" -E - > /dev/null 2>&1 ;;
         file) [ -e "$2" ] ;;
     esac
 }

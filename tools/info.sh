@@ -12,7 +12,7 @@ show HDF5 "$(version_of hdf5-openmpi)"
 # shellcheck disable=SC2086 # a list of words
 show oneDNN "$(printf '#include <oneapi/dnnl/dnnl_version.h>\nDNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH\n' |
     $cc ${DNNL_CFLAGS:-} -E -P - 2> /dev/null | tail -n 1 | tr -d ' ')"
-for module in jansson yaml-0.1 libpcre2-8 libutf8proc libxxhash zlib libzstd cmocka; do show "$module" "$(version_of "$module")"; done
+for module in jansson yaml-0.1 libpcre2-8 libutf8proc libxxhash zlib libzstd libcurl cmocka; do show "$module" "$(version_of "$module")"; done
 for tool in clang-format codespell shellcheck chromium python3 git; do show "$tool" "$(command -v "$tool")"; done
 
 show processor "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"

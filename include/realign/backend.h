@@ -30,6 +30,14 @@ typedef struct {
     int32_t window; /* keys with position(q) - position(k) >= window are masked; 0: none */
 } ra_attention;
 
+/* Sequences in a cache that the trees of a pack go on from: tree t sees positions [0, length[t]) of slot[t], at
+ * cache + slot[t] * slot_stride + position * kv_heads * head_dim the keys, values value_offset elements further. */
+typedef struct {
+    const void *cache; /* A */
+    int64_t slot_stride, value_offset;
+    const int32_t *slot, *length; /* (trees) */
+} ra_cached_prefix;
+
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
     double correction1, correction2; /* 1 - beta^t */
@@ -56,7 +64,7 @@ struct ra_backend_ops {
     void *(*pack_weights)(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw);
     size_t (*packed_bytes)(ra_backend *b, int64_t n, int64_t k); /* 0: pack_weights gives NULL */
     void (*release_packed)(ra_backend *b, void *packed);
-    /* C = X W^T, or C += ..., as gemm does; bitwise the same for a row whatever m is. */
+    /* C = X W^T, or C += ..., as gemm does. */
     void (*gemm_packed)(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
                         bool accumulate, bool c_is_r, void *c, int64_t ldc);
     /* Y[t, :] += bias */
@@ -106,6 +114,9 @@ struct ra_backend_ops {
     void (*attention)(ra_backend *b, const ra_pack *pack, const ra_attention *a,
                       const void *qkv /* (rows, (heads + 2 kv_heads) head_dim) A */, void *out /* (rows, heads head_dim) A */,
                       void *lse /* (rows, heads) R: log of the softmax's denominator */);
+    /* The same where every row sees its tree's prefix in a cache too: before all keys of the pack, at positions 0, 1, ... A length may be 0. Forward only. */
+    void (*attention_prefixed)(ra_backend *b, const ra_pack *pack, const ra_attention *a, const ra_cached_prefix *prefix,
+                               const void *qkv, void *out);
     void (*attention_grad)(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, const void *out,
                            const void *lse, const void *dout /* (rows, heads head_dim) A */, void *dqkv /* like qkv, A */);
     /* Keys and values of rows into the cache attention_cached reads: row i to position[i] of slot[i]; a negative slot is passed over. */
@@ -166,6 +177,9 @@ struct ra_backend {
     size_t a_size, r_size;
     const char *library; /* what computes, for logs: "oneDNN 2.6.3"; the constructor's */
     bool host;           /* its memory is host memory: the processor may read and write it directly */
+    bool widened; /* bf16 operands are widened to float32 before each product: there is no bf16 product for this processor */
+    bool
+        row_independent; /* a row of a product is bit for bit the same whatever other rows are multiplied with it; tried out at opening */
     void *state;
 };
 
@@ -173,7 +187,7 @@ struct ra_backend {
  * `threads`: 0 = as OpenMP decides. RA_ERR_UNSUPPORTED names what there is. */
 ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out);
 void ra_backend_close(ra_backend *b);
-/* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". Static. */
+/* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". The backend's. */
 const char *ra_backend_describe(const ra_backend *b);
 
 /* Each backend's own constructor, called by the registry. */

@@ -32,9 +32,10 @@ ra_err ra_hf_write_generation_config(const char *from, const json_t *config, con
 /* "bfloat16": the type of most elements, as transformers names it. */
 const char *ra_hf_main_dtype(const ra_hf_source *s);
 
-/* tokenizer.json and tokenizer_config.json of a byte-level BPE vocabulary embedded in a GGUF; other kinds are refused with a reason. */
+/* tokenizer_config.json, and tokenizer.json of a byte-level BPE vocabulary embedded in a GGUF, or tokenizer.model of a SentencePiece one;
+ * other kinds are refused with a reason. */
 ra_err ra_hf_gguf_tokenizer(const ra_modelfile *model, const char *out_dir);
-/* Copies tokenizer*, chat_template*, vocab.json, merges.txt, special_tokens_map.json and the like; *copied is their number. */
+/* Copies tokenizer*, chat_template*, vocab.json, merges.txt, *.tiktoken, special_tokens_map.json and the like; *copied is their number. */
 ra_err ra_hf_copy_tokenizer(const char *from_dir, const char *out_dir, int *copied);
 
 #endif

@@ -1,7 +1,8 @@
 /* Inference: batched decoding against a KV cache, and log-probabilities of given sequences. What is here computes on one rank; callers deal sequences to ranks.
  *
  * The result of a sequence depends on the sequence alone, not on what is decoded or scored beside it: rows of a product, of a norm and of attention are computed
- * from that row's (or that tree's) numbers in one order. On the cpu backend this is bitwise (tests/unit/test_infer.c asks it of whole models). */
+ * from that row's (or that tree's) numbers in one order. This is bitwise where the backend's rows are
+ * independent (ra_backend.row_independent; the cpu backend with AVX-512), else to rounding (AVX2): tests/unit/test_infer.c asks it of whole models. */
 #ifndef REALIGN_INFER_H
 #define REALIGN_INFER_H
 #include <realign/comm.h>
@@ -26,6 +27,7 @@ int32_t ra_sample_token(const ra_sampling *s, int64_t n, const double *logits, r
 ra_rng ra_sampling_rng(const ra_sampling *s, int64_t id, int32_t step);
 
 /* ---- generation ---- */
+struct ra_continuation;
 typedef struct {
     ra_sampling sampling;
     int32_t batch;          /* sequences decoded at once */
@@ -33,9 +35,13 @@ typedef struct {
     int32_t prefill_rows;   /* token budget of a pack of prompts */
     const int32_t *stop;    /* ids that end a response; they belong to it */
     int32_t stops;
+    /* Both may be NULL, and are called from the thread that generates. */
+    void (*finished)(void *context, const struct ra_continuation *sequence); /* as soon as one is complete, in any order */
+    bool (*halt)(void *context);                                             /* asked before each step; true: RA_ERR_STOPPED */
+    void *context;
 } ra_generation;
 
-typedef struct {
+typedef struct ra_continuation {
     int64_t id; /* keys the random numbers */
     const int32_t *prompt;
     int32_t prompt_count;
@@ -55,8 +61,8 @@ ra_generator *ra_generator_new(ra_model *m, const ra_generation *config);
 void ra_generator_free(ra_generator *g);
 /* RA_ERR_DATA where the prompt is empty, holds an id outside of the vocabulary, or leaves no room within the model's positions. */
 ra_err ra_generator_check(const ra_generator *g, const ra_continuation *sequence);
-/* Fills the outputs of all n. Errors name the prompt by `id`: what ra_generator_check refuses, and RA_ERR_NUMERIC where logits are not numbers. On failure no outputs
- * are held. */
+/* Fills the outputs of all n. Errors name the prompt by `id`: what ra_generator_check refuses, and RA_ERR_NUMERIC where logits are not numbers; RA_ERR_STOPPED when
+ * config.halt said so. On failure no outputs are held; what config.finished saw before was complete. */
 ra_err ra_generator_run(ra_generator *g, ra_continuation *sequence, int64_t n);
 const ra_generation_counts *ra_generator_counts(const ra_generator *g);
 

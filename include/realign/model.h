@@ -162,6 +162,9 @@ void ra_kv_cache_free(ra_kv_cache *cache, const ra_model *m);
 /* Keys and values of a pack's rows: row i to position[i] of slot[i]; a negative slot is passed over. Used from a layer hook. */
 void ra_kv_cache_store(const ra_model *m, ra_kv_cache *cache, int32_t layer, int32_t rows, const void *qkv, const int32_t *slot,
                        const int32_t *position);
+/* Forward over a pack whose tree t goes on from positions [0, length[t]) of slot[t] of the cache; pack->position goes on from there. */
+void ra_model_forward_prefixed(ra_model *m, const ra_pack *pack, const ra_kv_cache *cache, const int32_t *slot,
+                               const int32_t *length, ra_activations *acts);
 /* token[i] at position[i] of slot[i]; the residual stream is left in ra_activations_last(acts), row i. */
 void ra_model_decode(ra_model *m, ra_kv_cache *cache, int32_t n, const int32_t *token, const int32_t *position,
                      const int32_t *slot, ra_activations *acts);

@@ -6,6 +6,7 @@
 #define REALIGN_MODELFILE_H
 #include <realign/dtype.h>
 #include <realign/error.h>
+#include <realign/hash.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,6 +28,8 @@ void ra_modelfile_close(ra_modelfile *file);
 void ra_modelfile_release_pages(const ra_modelfile *file);
 const char *ra_modelfile_path(const ra_modelfile *file);
 int64_t ra_modelfile_bytes(const ra_modelfile *file); /* of its files, together */
+/* Of its files' contents and its configuration, wherever they lie: identity for caches. Reads everything once. */
+ra_err ra_modelfile_hash(const ra_modelfile *file, ra_hash *out);
 int ra_modelfile_count(const ra_modelfile *file);
 const ra_tensor_info *ra_modelfile_info(const ra_modelfile *file, int index);
 /* -1 where there is none. */

@@ -82,6 +82,9 @@ const char *ra_prefdata_origin(const ra_prefdata *data, int origin); /* the entr
 /* Rows read of an entry, of all shares, and those of them that data.weights drew. */
 void ra_prefdata_origin_rows(const ra_prefdata *data, int origin, int64_t *rows, int64_t *drawn);
 void ra_prefdata_close(ra_prefdata *data);
+/* A row that outlives its reader, in one block of memory; `source` is shared by count. Free with ra_row_free, NULL too. */
+ra_row *ra_row_copy(const ra_row *row);
+void ra_row_free(ra_row *row);
 
 /* Rows beyond these end the data, or are malformed; 0 leaves the limit as it is (no end; 64 MiB a row). */
 void ra_prefdata_set_limits(ra_prefdata *data, int64_t max_rows, int64_t max_row_bytes);

@@ -21,7 +21,10 @@ enum {
     RA_STREAM_SPLIT = 6,
     RA_STREAM_TEST = 7,
     RA_STREAM_BOOTSTRAP = 8,
-    RA_STREAM_DRAW = 9
+    RA_STREAM_NOISE = 9,
+    RA_STREAM_DRAW = 10,
+    RA_STREAM_RETRY = 12,
+    RA_STREAM_CORRECTION = 13
 };
 
 ra_rng ra_rng_make(uint64_t seed, uint64_t stream);

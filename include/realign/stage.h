@@ -13,6 +13,10 @@ ra_err ra_stage_prepare(const ra_settings *s, const ra_comm *world);
  * were made from the same data, policy and keys are reused, unless run.resume is never. */
 ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world);
 
+/* Corrections of Punish pairs, checked by the oracle: corrections.h5 and corrections.jsonl in run.dir. Nothing where correct.source gives none. RA_ERR_STOPPED after an orderly
+ * stop: what was written is in run.dir/candidates. */
+ra_err ra_stage_correct(const ra_settings *s, const ra_comm *world);
+
 /* Impact weights, log p_ref and the reference's hidden states: weights.h5 and hidden.bin in run.dir. */
 ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world);
 /* TRACE or DPO training: steps.tsv, checkpoints/ and the result in run.dir/model. RA_ERR_STOPPED after an orderly stop. */

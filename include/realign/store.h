@@ -58,6 +58,10 @@ ra_sample_state ra_store_state(const ra_store *store, int64_t id);
 int64_t ra_store_tokens(const ra_store *store, int64_t id);
 int32_t ra_store_highest_token(const ra_store *store); /* the model's vocabulary must hold it */
 uint64_t ra_store_hash(const ra_store *store);         /* of content: index and tokens */
+/* Not collective. Corrections that were made after the store, or checked since: samples[0..n), ascending in id and each with a y_c, are shown from here on as they are given -
+ * prompt and all branches, for another response may part from the prompt earlier - and no other sample has a y_c any more, whatever the store holds. Copies them; hash, highest
+ * token and the counts of tokens follow. Once a store. RA_ERR_DATA names a sample that does not fit the store. */
+ra_err ra_store_set_corrections(ra_store *store, const ra_sample *samples, int64_t n);
 /* Not collective. The lines "key=value" the store in `dir` was made from; *lines is one block, free with free. */
 ra_err ra_store_depends_on(const char *dir, char ***lines, int64_t *n);
 

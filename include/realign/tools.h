@@ -10,8 +10,9 @@ ra_err ra_tool_check(int argc, char **argv);
  * naming the line number; what was written for the lines before it stays.
  * tokenize --model M [--add-special] [--no-parse-special]: a string -> array of ids.  --decode: array of ids -> a string. */
 ra_err ra_tool_tokenize(int argc, char **argv);
-/* template --model M [--template NAME]: {"messages": [...], "add_generation_prompt": bool} -> {"text", "ids", "response_start",
- * "response_end"}, token indices or null. */
+/* template --model M [--template NAME] [--date DATE]: {"messages": [...], "add_generation_prompt": bool} -> {"text", "ids",
+ * "response_start", "response_end"}, token indices or null. With --keep-going a line that the template refuses gives
+ * {"error": message} and the next ones follow. */
 ra_err ra_tool_template(int argc, char **argv);
 
 /* The model at a shell, lines as above. Both take --model M, --template NAME and key=value words; M is a directory or a GGUF file.
@@ -23,6 +24,11 @@ ra_err ra_tool_generate(int argc, char **argv);
 
 /* inspect FILE, of an HDF5 file: the tree with shapes, units and descriptions, whether the checksums hold (RA_ERR_FORMAT where one does not), the provenance. */
 ra_err ra_inspect_h5(const char *path);
+/* inspect DIR, of a cache of verdicts (oracle.cache): segments, records, shares, damage. */
+ra_err ra_inspect_verdicts(const char *dir);
+/* policy check [--show-text] POLICY [key=value ...]: validates a policy file and tries the oracle on the file's own examples; RA_ERR_DATA where one comes out
+ * otherwise. Texts are hidden unless asked for. */
+ra_err ra_tool_policy(int argc, char **argv);
 /* convert IN OUT [options]: weights, configuration and tokenizer into a Hugging Face directory; without words, RA_ERR_ARG with its usage. */
 ra_err ra_tool_convert(int argc, char **argv);
 /* For inspect: prints what a model directory, a GGUF or a safetensors file holds. */

@@ -95,17 +95,15 @@ static ra_err refuse(const char *name, const char *precision)
     return err;
 }
 
-static size_t element_size(ra_dtype dtype)
-{
-    return dtype == RA_DTYPE_F64 ? 8 : dtype == RA_DTYPE_F32 ? 4 : 2;
-}
-
 static void describe(opened_backend *o)
 {
     const char *isa = native_bf16();
     int threads = omp_get_max_threads();
     snprintf(o->line, sizeof o->line, "%s %s: %s, %s, %d thread%s", o->backend.name, o->backend.precision, o->backend.library,
-             isa ? isa : "no native bf16", threads, threads == 1 ? "" : "s");
+             isa                  ? isa
+             : o->backend.widened ? "no native bf16: operands are widened to float32"
+                                  : "no native bf16",
+             threads, threads == 1 ? "" : "s");
 }
 
 ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out)
@@ -123,8 +121,6 @@ ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_
         ra_free(o);
         return ra_fail_in(err, "backend %s, precision %s", row->name, chosen);
     }
-    o->backend.a_size = element_size(o->backend.a);
-    o->backend.r_size = element_size(o->backend.r);
     describe(o);
     *out = &o->backend;
     return RA_OK;

@@ -35,9 +35,21 @@ void ra_runctl_end(void)
     signal(SIGINT, SIG_DFL);
 }
 
+bool ra_runctl_signalled(void)
+{
+    return stop_signal != 0;
+}
+
 void ra_runctl_reset_flag(void)
 {
     stop_signal = 0;
+}
+
+bool ra_runctl_is_due(const ra_runctl *ctl)
+{
+    if (stop_signal) return true;
+    if (ctl->wall_limit_s > 0.0 && ra_log_seconds() > ctl->wall_limit_s - ctl->margin_s) return true;
+    return ctl->stop_file && ra_file_exists(ctl->stop_file);
 }
 
 enum { GO_ON, STOP_SIGNAL, STOP_WALL, STOP_FILE };

@@ -16,6 +16,8 @@ struct ra_store {
     ra_map map;
     int32_t highest;
     uint64_t hash;
+    int32_t *
+        *shown; /* (n) tokens of samples that are shown other than they are stored, NULL for the others; NULL: there are none */
 };
 
 const char *ra_sample_state_name(ra_sample_state state)
@@ -23,6 +25,20 @@ const char *ra_sample_state_name(ra_sample_state state)
     static const char *const names[RA_SAMPLE_STATES] = {"usable",    "skipped",   "malformed", "empty",    "too long",
                                                         "identical", "duplicate", "unpaired",  "not drawn"};
     return (unsigned)state < RA_SAMPLE_STATES ? names[state] : "unknown";
+}
+
+ra_store_row ra_store_row_of(const ra_sample *sample)
+{
+    ra_store_row row = {.state = sample->state,
+                        .cut = sample->cut,
+                        .prompt_count = sample->prompt_count,
+                        .origin = sample->origin,
+                        .prompt_hash = sample->prompt_hash};
+    for (int r = 0; r < RA_ROLES; r++) {
+        row.count[r] = sample->response[r].count;
+        row.skip[r] = sample->response[r].skip;
+    }
+    return row;
 }
 
 const char *ra_store_row_problem(const ra_store_row *row)
@@ -226,6 +242,8 @@ void ra_store_close(ra_store *store)
 {
     if (!store) return;
     ra_map_close(&store->map);
+    for (int64_t i = 0; store->shown && i < store->n; i++) ra_free(store->shown[i]);
+    ra_free(store->shown);
     ra_free(store->row);
     ra_free(store->offset);
     ra_free(store->block);
@@ -283,7 +301,7 @@ int64_t ra_store_tokens(const ra_store *store, int64_t id)
 ra_sample ra_store_get(const ra_store *store, int64_t id)
 {
     const ra_store_row *row = &store->row[checked(store, id)];
-    const int32_t *token = tokens_of(store) + store->offset[id];
+    const int32_t *token = store->shown && store->shown[id] ? store->shown[id] : tokens_of(store) + store->offset[id];
     ra_sample sample = {.id = id,
                         .state = (ra_sample_state)row->state,
                         .cut = row->cut,
@@ -299,4 +317,70 @@ ra_sample ra_store_get(const ra_store *store, int64_t id)
         token += row->count[r];
     }
     return sample;
+}
+
+/* ---- corrections made after the store ---- */
+
+static int32_t *copy_tokens(const ra_sample *sample, const ra_store_row *row)
+{
+    int32_t *token = ra_alloc((size_t)ra_store_row_tokens(row), sizeof *token), *at = token;
+    memcpy(at, sample->prompt, (size_t)row->prompt_count * sizeof *at);
+    at += row->prompt_count;
+    for (int r = 0; r < RA_ROLES; r++) {
+        if (row->count[r] == 0) continue;
+        memcpy(at, sample->response[r].token, (size_t)row->count[r] * sizeof *at);
+        at += row->count[r];
+    }
+    return token;
+}
+
+static ra_err show(ra_store *store, const ra_sample *sample, ra_hasher *hasher)
+{
+    ra_store_row row = ra_store_row_of(sample), *base = &store->row[sample->id];
+    const char *problem = ra_store_row_problem(&row);
+    if (!problem && (base->state != RA_SAMPLE_OK || row.state != RA_SAMPLE_OK)) problem = "it is not usable";
+    if (!problem && row.count[RA_CORRECTION] == 0) problem = "it has no correction";
+    if (problem) return ra_fail(RA_ERR_DATA, "%s: corrected sample %lld: %s", store->index_path, (long long)sample->id, problem);
+    int64_t n = ra_store_row_tokens(&row);
+    int32_t *token = store->shown[sample->id] = copy_tokens(sample, &row);
+    for (int64_t i = 0; i < n; i++) {
+        if (token[i] < 0) {
+            return ra_fail(RA_ERR_DATA, "%s: corrected sample %lld: token %lld is %d; ids are not negative", store->index_path,
+                           (long long)sample->id, (long long)i, token[i]);
+        }
+        if (token[i] > store->highest) store->highest = token[i];
+    }
+    base->cut = row.cut;
+    base->prompt_count = row.prompt_count;
+    memcpy(base->count, row.count, sizeof row.count);
+    memcpy(base->skip, row.skip, sizeof row.skip);
+    ra_hasher_add(hasher, &sample->id, sizeof sample->id);
+    ra_hasher_add(hasher, base, sizeof *base);
+    ra_hasher_add(hasher, token, (size_t)n * sizeof *token);
+    return RA_OK;
+}
+
+ra_err ra_store_set_corrections(ra_store *store, const ra_sample *samples, int64_t n)
+{
+    if (store->shown) ra_die("%s: corrections were set before", store->index_path);
+    store->shown = ra_calloc((size_t)store->n, sizeof *store->shown);
+    ra_hasher *hasher = ra_hasher_new();
+    ra_hasher_add(hasher, &store->hash, sizeof store->hash);
+    ra_err err = RA_OK;
+    int64_t next = 0;
+    for (int64_t i = 0; i < n && err == RA_OK; i++) {
+        if (samples[i].id < next || samples[i].id >= store->n) {
+            err = ra_fail(RA_ERR_DATA, "%s: corrected sample %lld of %lld, in ascending order from %lld", store->index_path,
+                          (long long)samples[i].id, (long long)store->n, (long long)next);
+            break;
+        }
+        next = samples[i].id + 1;
+        err = show(store, &samples[i], hasher);
+    }
+    for (int64_t id = 0; id < store->n && err == RA_OK; id++) {
+        if (store->shown[id]) continue;
+        store->row[id].count[RA_CORRECTION] = store->row[id].skip[RA_CORRECTION] = 0; /* y_c stands last: nothing else moves */
+    }
+    store->hash = ra_hasher_end(hasher).low;
+    return err;
 }

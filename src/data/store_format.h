@@ -26,6 +26,8 @@ static inline int64_t ra_store_row_tokens(const ra_store_row *row)
     return n;
 }
 
+/* The row of a sample; its tokens lie elsewhere. */
+ra_store_row ra_store_row_of(const ra_sample *sample);
 /* What is wrong with a row, NULL when it is sound; static. */
 const char *ra_store_row_problem(const ra_store_row *row);
 /* The hash of content: rows (n), then the hashes of the token blocks in order. */

@@ -88,20 +88,6 @@ void ra_store_note_sources(ra_store_writer *w, const char *const *lines, int64_t
 
 /* ---- a round ---- */
 
-static ra_store_row row_of(const ra_sample *sample)
-{
-    ra_store_row row = {.state = sample->state,
-                        .cut = sample->cut,
-                        .prompt_count = sample->prompt_count,
-                        .origin = sample->origin,
-                        .prompt_hash = sample->prompt_hash};
-    for (int r = 0; r < RA_ROLES; r++) {
-        row.count[r] = sample->response[r].count;
-        row.skip[r] = sample->response[r].skip;
-    }
-    return row;
-}
-
 static void append(ra_store_writer *w, int64_t *n, const int32_t *token, int32_t count)
 {
     if (count == 0) return;
@@ -116,7 +102,7 @@ static ra_err pack_block(ra_store_writer *w, const ra_sample *samples, int n, ra
     *tokens = 0;
     if (n < 0 || n > RA_STORE_BLOCK) return ra_fail(RA_ERR_ARG, "%s: a block of %d samples", w->part, n);
     for (int i = 0; i < n; i++) {
-        rows[i] = row_of(&samples[i]);
+        rows[i] = ra_store_row_of(&samples[i]);
         const char *problem = ra_store_row_problem(&rows[i]);
         if (!problem && samples[i].id != first + i) problem = "it is not the next one of its block";
         if (problem) return ra_fail(RA_ERR_ARG, "%s: sample %lld: %s", w->part, (long long)samples[i].id, problem);

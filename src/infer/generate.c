@@ -152,6 +152,7 @@ static ra_err advance(ra_generator *g, int32_t first)
             memcpy(c->token, g->response[slot], (size_t)count * sizeof *c->token);
             g->counts.new_tokens += count;
             g->free_slot[g->free_slots++] = slot;
+            if (g->config.finished) g->config.finished(g->config.context, c);
             continue;
         }
         g->at.sequence[kept] = c;
@@ -211,6 +212,7 @@ static ra_err run(ra_generator *g, ra_continuation *sequence, int64_t n)
     g->active = 0;
     for (g->free_slots = 0; g->free_slots < g->slots; g->free_slots++) g->free_slot[g->free_slots] = g->slots - 1 - g->free_slots;
     while (next < n || g->active > 0) {
+        if (g->config.halt && g->config.halt(g->config.context)) return ra_fail(RA_ERR_STOPPED, "stopped while generating");
         double began = ra_now();
         while (next < n && g->free_slots > 0) RA_TRY(prefill(g, sequence, n, &next));
         double filled = ra_now();

@@ -66,7 +66,9 @@ void ra_layer_attention_out(ra_model *m, int32_t index, int32_t rows, ra_activat
                   acts->wide);
 }
 
-void ra_model_forward_hooked(ra_model *m, const ra_pack *pack, ra_activations *acts, ra_layer_hook hook, void *context)
+/* hook, cache: NULL where there is none */
+static void forward(ra_model *m, const ra_pack *pack, ra_activations *acts, ra_layer_hook hook, void *context,
+                    const ra_kv_cache *cache, const int32_t *slot, const int32_t *length)
 {
     ra_backend *b = m->b;
     const ra_arch *a = &m->arch;
@@ -78,13 +80,29 @@ void ra_model_forward_hooked(ra_model *m, const ra_pack *pack, ra_activations *a
         ra_attention attention = ra_attention_of(a, i);
         ra_layer_qkv(m, i, rows, pack->position, acts);
         if (hook) hook(context, i, l->qkv);
-        b->ops->attention(b, pack, &attention, l->qkv, l->att, l->lse);
+        if (cache) {
+            ra_cached_prefix prefix = {cache->layer[i], cache->slot_stride, cache->value_offset, slot, length};
+            b->ops->attention_prefixed(b, pack, &attention, &prefix, l->qkv, l->att);
+        } else {
+            b->ops->attention(b, pack, &attention, l->qkv, l->att, l->lse);
+        }
         ra_layer_attention_out(m, i, rows, acts);
         ra_layer_feed_forward(m, i, rows, acts, i + 1 < a->layers ? acts->layer[i + 1].x_in : acts->last);
     }
 }
 
+void ra_model_forward_hooked(ra_model *m, const ra_pack *pack, ra_activations *acts, ra_layer_hook hook, void *context)
+{
+    forward(m, pack, acts, hook, context, NULL, NULL, NULL);
+}
+
+void ra_model_forward_prefixed(ra_model *m, const ra_pack *pack, const ra_kv_cache *cache, const int32_t *slot,
+                               const int32_t *length, ra_activations *acts)
+{
+    forward(m, pack, acts, NULL, NULL, cache, slot, length);
+}
+
 void ra_model_forward(ra_model *m, const ra_pack *pack, ra_activations *acts)
 {
-    ra_model_forward_hooked(m, pack, acts, NULL, NULL);
+    forward(m, pack, acts, NULL, NULL, NULL, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* The rules kind: named conditions over the texts. A response complies when no rule is violated; the first violated one decides. */
-#include "oracle_impl.h"
+#include "policy_impl.h"
+#include <realign/oracle.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,27 +14,12 @@ typedef struct {
     ra_condition *forbid;  /* must not hold */
 } rule;
 
-typedef struct {
-    rule *rule;
+struct ra_rules {
+    rule *rule; /* (n) */
     int n;
-    ra_evaluation evaluation;
-} rules;
+};
 
 static const char *const rule_keys[] = {"name", "description", "category", "target", "when", "require", "forbid", "ignore_case"};
-
-static void read_key(ra_policy_reader *r, rule *out, const char *word, yaml_node_t *value, const char *key, ra_side side,
-                     bool fold)
-{
-    if (strcmp(word, "category") == 0) {
-        out->category = ra_policy_texts(r, value, key, &out->n_categories);
-    } else if (strcmp(word, "when") == 0) {
-        out->when = ra_condition_read(r->yaml, value, key, RA_SIDE_PROMPT, fold, r->problems);
-    } else if (strcmp(word, "require") == 0) {
-        out->require = ra_condition_read(r->yaml, value, key, side, fold, r->problems);
-    } else if (strcmp(word, "forbid") == 0) {
-        out->forbid = ra_condition_read(r->yaml, value, key, side, fold, r->problems);
-    }
-}
 
 /* target and ignore_case decide how the conditions are read, wherever they stand in the rule. */
 static void read_manner(ra_policy_reader *r, yaml_node_t *map, const char *key, ra_side *side, bool *fold)
@@ -53,52 +39,69 @@ static void read_manner(ra_policy_reader *r, yaml_node_t *map, const char *key, 
     }
 }
 
-static void read_rule(ra_policy_reader *r, yaml_node_t *map, const char *key, int index)
+typedef struct {
+    rule *rule;
+    ra_side side;
+    bool fold;
+} rule_reader;
+
+enum { KEY_CATEGORY = 2, KEY_WHEN = 4, KEY_REQUIRE, KEY_FORBID, KEYS = sizeof rule_keys / sizeof *rule_keys };
+
+static void read_key(ra_policy_reader *r, int which, yaml_node_t *value, const char *key, void *context)
 {
-    rules *all = r->oracle->state;
-    rule *out = &all->rule[index];
-    all->n = index + 1;
-    ra_side side = RA_SIDE_RESPONSE;
-    bool fold = r->fold;
-    read_manner(r, map, key, &side, &fold);
-    enum { KEYS = sizeof rule_keys / sizeof *rule_keys };
-    bool seen[KEYS] = {false};
-    for (yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
-        yaml_node_t *name = ra_yaml_node(r->yaml, p->key);
-        const char *word = ra_yaml_text(name);
-        int k = 0;
-        while (k < KEYS && (!word || strcmp(word, rule_keys[k]))) k++;
-        char *full = ra_format("%s.%.60s", key, word ? word : "?");
-        if (k == KEYS) {
-            ra_policy_unknown_key(r, name, key, word, rule_keys, KEYS);
-        } else if (seen[k]) {
-            ra_policy_problem(r, name, full, "given twice; leave one");
-        } else {
-            seen[k] = true;
-            read_key(r, out, word, ra_yaml_node(r->yaml, p->value), full, side, fold);
-        }
-        free(full);
-    }
-    enum { REQUIRE = 5, FORBID = 6 };
-    if (seen[REQUIRE] == seen[FORBID]) {
-        ra_policy_problem(r, map, key, "%s; give one: `require:` (must hold) or `forbid:` (must not hold)",
-                          seen[REQUIRE] ? "both require and forbid" : "neither require nor forbid");
+    const rule_reader *at = context;
+    rule *out = at->rule;
+    switch (which) {
+    case KEY_CATEGORY: out->category = ra_policy_texts(r, value, key, &out->n_categories); break;
+    case KEY_WHEN: out->when = ra_condition_read(r->yaml, value, key, RA_SIDE_PROMPT, at->fold, r->problems); break;
+    case KEY_REQUIRE: out->require = ra_condition_read(r->yaml, value, key, at->side, at->fold, r->problems); break;
+    case KEY_FORBID: out->forbid = ra_condition_read(r->yaml, value, key, at->side, at->fold, r->problems); break;
+    default: break;
     }
 }
 
-static void free_rules(void *state)
+static void read_rule(ra_policy_reader *r, yaml_node_t *map, const char *key, int index)
 {
-    rules *all = state;
+    struct ra_rules *all = r->policy->rules;
+    rule_reader at = {&all->rule[index], RA_SIDE_RESPONSE, r->fold};
+    all->n = index + 1;
+    read_manner(r, map, key, &at.side, &at.fold);
+    bool seen[KEYS];
+    ra_policy_read_map(r, map, key, rule_keys, KEYS, seen, read_key, &at);
+    if (seen[KEY_REQUIRE] == seen[KEY_FORBID]) {
+        ra_policy_problem(r, map, key, "%s; give one: `require:` (must hold) or `forbid:` (must not hold)",
+                          seen[KEY_REQUIRE] ? "both require and forbid" : "neither require nor forbid");
+    }
+}
+
+void ra_rules_read(ra_policy_reader *r, yaml_node_t *list)
+{
+    struct ra_rules *all = ra_calloc(1, sizeof *all);
+    all->rule = ra_calloc(RA_MOST_RULES, sizeof *all->rule);
+    r->policy->rules = all;
+    ra_policy_read_rules(r, list, "rules", &r->policy->rule_names, read_rule);
+}
+
+void ra_rules_free(struct ra_rules *all)
+{
+    if (!all) return;
     for (int i = 0; i < all->n; i++) {
         ra_policy_free_texts(all->rule[i].category, all->rule[i].n_categories);
         ra_condition_free(all->rule[i].when);
         ra_condition_free(all->rule[i].require);
         ra_condition_free(all->rule[i].forbid);
     }
-    ra_evaluation_end(&all->evaluation);
     ra_free(all->rule);
     ra_free(all);
 }
+
+/* ---- judging ---- */
+typedef struct {
+    const struct ra_rules *rules; /* of the policy */
+    ra_rule_names names;
+    ra_evaluation evaluation;
+    char problem[300];
+} judging;
 
 static bool applies_to_category(const rule *u, const char *category)
 {
@@ -119,29 +122,54 @@ static ra_truth is_violated(const rule *u, const ra_oracle_item *item, ra_evalua
     return violated != RA_NO && applies == RA_UNKNOWN ? RA_UNKNOWN : violated;
 }
 
-static ra_verdict judge(ra_oracle *o, const ra_oracle_item *item)
+static ra_verdict judge_one(judging *j, const ra_oracle_item *item)
 {
-    rules *all = o->state;
-    ra_subject_set(&all->evaluation.side[RA_SIDE_RESPONSE], item->response);
-    ra_subject_set(&all->evaluation.side[RA_SIDE_PROMPT], item->prompt);
-    for (int i = 0; i < all->n; i++) {
-        ra_truth violated = is_violated(&all->rule[i], item, &all->evaluation);
-        if (violated == RA_YES) return (ra_verdict){0, (int16_t)i, 0.0f};
+    ra_subject_set(&j->evaluation.side[RA_SIDE_RESPONSE], item->response);
+    ra_subject_set(&j->evaluation.side[RA_SIDE_PROMPT], item->prompt);
+    for (int i = 0; i < j->rules->n; i++) {
+        ra_truth violated = is_violated(&j->rules->rule[i], item, &j->evaluation);
+        if (violated == RA_YES) return (ra_verdict){.compliant = 0, .rule = (int16_t)i, .probability = 0.0f};
         if (violated == RA_UNKNOWN) {
-            snprintf(o->problem, sizeof o->problem, "rule %.80s: %s", o->rule[i], all->evaluation.problem);
-            return (ra_verdict){-1, (int16_t)i, 0.5f};
+            snprintf(j->problem, sizeof j->problem, "rule %.80s: %s", j->names.name[i], j->evaluation.problem);
+            return (ra_verdict){.compliant = -1, .rule = (int16_t)i, .probability = 0.5f};
         }
     }
-    return (ra_verdict){1, -1, 1.0f};
+    return (ra_verdict){.compliant = 1, .rule = -1, .probability = 1.0f};
 }
 
-void ra_rules_read(ra_policy_reader *r, yaml_node_t *list)
+static ra_err judge(void *state, const ra_oracle_item *items, int n, ra_verdict_sink sink, void *context)
 {
-    static const ra_oracle_kind_ops ops = {"rules", judge, free_rules, true};
-    rules *all = ra_calloc(1, sizeof *all);
-    all->rule = ra_calloc(RA_MOST_RULES, sizeof *all->rule);
-    ra_evaluation_begin(&all->evaluation);
-    r->oracle->ops = &ops;
-    r->oracle->state = all;
-    ra_policy_read_rules(r, list, "rules", read_rule);
+    for (int i = 0; i < n; i++) {
+        ra_verdict v = judge_one(state, &items[i]);
+        sink(context, i, &v);
+    }
+    return RA_OK;
+}
+
+static const char *problem(const void *state)
+{
+    return ((const judging *)state)->problem;
+}
+
+static void close_judging(void *state)
+{
+    judging *j = state;
+    ra_evaluation_end(&j->evaluation);
+    ra_free(j);
+}
+
+ra_err ra_rules_open(const ra_policy *policy, ra_oracle_member *out)
+{
+    static const ra_oracle_ops ops = {
+        .name = "rules", .judges_text = true, .batch = 512, .judge = judge, .problem = problem, .close = close_judging};
+    if (!policy->rules) {
+        return ra_fail(RA_ERR_ARG, "oracle.kind is rules, but %s has no `rules:`; it holds `%s:`", policy->path,
+                       policy->labels ? "labels" : "text");
+    }
+    judging *j = ra_calloc(1, sizeof *j);
+    j->rules = policy->rules;
+    j->names = policy->rule_names;
+    ra_evaluation_begin(&j->evaluation);
+    *out = (ra_oracle_member){.ops = &ops, .state = j, .identity = ra_strdup(""), .rules = policy->rule_names};
+    return RA_OK;
 }

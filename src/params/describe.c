@@ -48,7 +48,7 @@ void ra_settings_write_yaml(const ra_settings *s, ra_buf *out)
 {
     const char *group = "";
     size_t group_length = 0;
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         const char *name = ra_schema[i].name, *dot = strchr(name, '.');
         size_t length = dot ? (size_t)(dot - name) : 0;
         const char *section = ra_schema_section(name);
@@ -108,7 +108,7 @@ void ra_settings_help(ra_buf *out)
     ra_buf_adds(out,
                 "Keys of the parameter file, or key=value on the command line, which wins. Nested maps and dots are the same:\n"
                 "`train: {lr: 1e-4}` is `train.lr: 1e-4`.\n");
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         const ra_key *key = &ra_schema[i];
         const char *section = ra_schema_section(key->name);
         if (section) ra_buf_addf(out, "\n%s\n", section);
@@ -137,7 +137,7 @@ void ra_settings_markdown(ra_buf *out)
         "`train.lr: 1e-4`. A list is `[a, b]`, or `a,b` on the command line; a map `{a: b}`, or `a=b`. Times take units (`90`, "
         "`10min`, `1h30min`,\n"
         "`23:59:00`), sizes too (`64MiB`, `2GiB`). A run writes every value and where it came from to `used.yaml`.\n");
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         const ra_key *key = &ra_schema[i];
         const char *section = ra_schema_section(key->name);
         if (section)

@@ -8,10 +8,11 @@
 #define RANGE(from, to) .low = (from), .high = (to)
 #define ABOVE(from, to) .low = (from), .high = (to), .above_low = true
 
-const ra_section ra_schema_sections[RA_SECTION_COUNT] = {
+const ra_section ra_schema_sections[] = {
     {"model", "Model"},
     {"data.path", "Preference data"},
     {"policy", "Policy and oracle"},
+    {"correct.source", "Corrections"},
     {"method", "Method"},
     {"weights.enabled", "Impact weights"},
     {"lora.enabled", "Adapters"},
@@ -24,7 +25,7 @@ const ra_section ra_schema_sections[RA_SECTION_COUNT] = {
     {"run.dir", "Run"},
 };
 
-const ra_key ra_schema[RA_KEY_COUNT] = {
+const ra_key ra_schema[] = {
     {.name = "model",
      .type = RA_KEY_TEXT,
      .fallback = "",
@@ -39,123 +40,74 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .type = RA_KEY_TEXT,
      .fallback = "=model",
      .unit = "path",
-     .help = "Where the tokenizer is, when it is not with the model: a directory, a tokenizer.json or a GGUF file."},
+     .help = "Where the tokenizer is, when it is not with the model: a directory, a tokenizer's file or a GGUF file "
+             "(doc/tokenizers.md)."},
     {.name = "template",
      .type = RA_KEY_TEXT,
      .fallback = "auto",
      .unit = "",
      .help = "Chat template: auto recognises the tokenizer's own; else a known name such as chatml, smollm2, qwen2.5, llama3.1 "
-             "or plain."},
-
-    {.name = "data.path",
-     .type = RA_KEY_LIST,
-     .fallback = "",
-     .unit = "paths",
-     .help = "Preference data: JSON Lines or a JSON array, plain, .gz or .zst; files, folders of shards, or - for standard "
-             "input. Several are "
-             "read as one. A sample's id is its row number from 0."},
-    {.name = "data.schema",
-     .type = RA_KEY_WORD,
-     .fallback = "auto",
-     .words = "auto|pairs|hh|pku|responses|sharegpt|stackexchange|labelled",
+             "or plain (doc/templates.md has all)."},
+    {.name = "template_date",
+     .type = RA_KEY_TEXT,
+     .fallback = "26 Jul 2024",
      .unit = "",
-     .help = "What a row holds (doc/data.md): pairs {prompt, chosen, rejected}; hh {chosen, rejected} dialogues; pku, the full "
-             "PKU-SafeRLHF "
-             "form; responses {prompt, response: [a, b]}; sharegpt {conversations, chosen, rejected}; stackexchange {question, "
-             "response_j, "
-             "response_k}; labelled {prompt, completion, label}. auto looks at the keys of the first rows."},
-    {.name = "data.columns",
-     .type = RA_KEY_MAP,
-     .fallback = "",
-     .unit = "names",
-     .help = "Columns that have other names in the data: {prompt: question, chosen: best}; on the command line "
-             "prompt=question,chosen=best."},
-    {.name = "data.weights",
-     .type = RA_KEY_LIST,
-     .fallback = "",
-     .unit = "fractions",
-     .help = "For every entry of data.path the share of its rows that is used, 0 to 1, drawn by seed and row; empty uses all."},
-    {.name = "data.caps",
-     .type = RA_KEY_LIST,
-     .fallback = "",
-     .unit = "rows",
-     .help = "For every entry of data.path the most rows that are used, the first ones of those drawn; 0 is no cap. What lies "
-             "behind is not read."},
-    {.name = "data.duplicates",
-     .type = RA_KEY_WORD,
-     .fallback = "keep",
-     .words = "keep|drop",
-     .unit = "",
-     .help = "Rows with the prompt and both responses of an earlier row: keep uses them, drop leaves them out. They are counted "
-             "either way."},
-    {.name = "data.identical",
-     .type = RA_KEY_WORD,
-     .fallback = "keep",
-     .words = "keep|drop|error",
-     .unit = "",
-     .help = "Rows whose responses are the same text: keep uses them (TRACE judges every response by itself), drop leaves them "
-             "out, error ends "
-             "the run at the first. They are counted in any case."},
-    {.name = "data.empty",
-     .type = RA_KEY_WORD,
-     .fallback = "drop",
-     .words = "drop|error",
-     .unit = "",
-     .help = "Rows with an empty prompt or response: drop leaves them out, error ends the run at the first."},
-    {.name = "data.limit",
-     .type = RA_KEY_INT,
-     .fallback = "0",
-     RANGE(0, ANY_INT),
-     .unit = "rows",
-     .help = "Use the first so many rows; 0 uses all."},
-    {.name = "data.malformed_limit",
-     .type = RA_KEY_INT,
-     .fallback = "100",
-     RANGE(0, ANY_INT),
-     .unit = "rows",
-     .help = "More malformed rows than this end the run; fewer are counted, reported and left out."},
-    {.name = "data.row_limit",
-     .type = RA_KEY_BYTES,
-     .fallback = "64MiB",
-     RANGE(1024, 2147483647.0),
-     .unit = "bytes",
-     .help = "The longest row that is read; a longer one is malformed."},
-    {.name = "data.max_tokens",
-     .type = RA_KEY_INT,
-     .fallback = "256",
-     RANGE(8, 1048576),
-     .unit = "tokens",
-     .help = "The longest sequence, prompt and one response together."},
-    {.name = "data.truncate",
-     .type = RA_KEY_WORD,
-     .fallback = "drop",
-     .words = "drop|left|right|keep",
-     .unit = "",
-     .help =
-         "What happens to a longer one: drop leaves the sample out; left cuts the beginning of the prompt, but for a BOS; right "
-         "cuts the end of the response, its closing token with it; keep uses it as long as it is. A sample of which nothing "
-         "would be "
-         "left is left out. All are counted and reported."},
-    {.name = "data.held_out",
-     .type = RA_KEY_REAL,
-     .fallback = "0",
-     RANGE(0, 0.9),
-     .unit = "fraction",
-     .help = "Share of the prompts kept away from training, drawn by seed and prompt, so that no prompt is on both sides; they "
-             "serve the evaluation where "
-             "eval.path is not given."},
+     .help = "The day that Llama-3.1 and 3.2 templates name in the system turn. Never the day of the run: data prepared on "
+             "another day "
+             "would be other data."},
+#include "schema_data.h"
 
     {.name = "policy",
      .type = RA_KEY_TEXT,
      .fallback = "",
      .unit = "path",
-     .help = "The new policy: a YAML file of rules or labels (doc/policies.md)."},
+     .help = "The new policy: a YAML file of rules, labels or text (doc/policies.md)."},
     {.name = "oracle.kind",
-     .type = RA_KEY_WORD,
+     .type = RA_KEY_LIST,
      .fallback = "auto",
-     .words = "auto|rules|labels",
+     .words = "auto|rules|labels|judge|http|exec",
+     .unit = "kinds",
+     .help = "Who judges (doc/oracles.md): rules over the text, labels (columns of the data), judge (a local model), http (an "
+             "endpoint), exec (a program); several are combined. auto takes the rules or labels that the policy file holds, "
+             "else a judge."},
+    {.name = "oracle.combine",
+     .type = RA_KEY_WORD,
+     .fallback = "all",
+     .words = "all|any|majority|first",
      .unit = "",
-     .help = "How the policy judges: by rules over the text, or by columns of the data; auto takes what the policy file holds."},
+     .help = "What several oracles make of a response: compliant where all, any, or more than half say so; first takes the first "
+             "that can tell. Where those that cannot tell could change the outcome, it is undecided."},
+    {.name = "oracle.threshold",
+     .type = RA_KEY_REAL,
+     .fallback = "0.5",
+     ABOVE(0, 1),
+     .unit = "probability",
+     .help =
+         "A judge's verdict is compliant from this probability on. Another value judges anew from the cache and asks nothing."},
+    {.name = "oracle.noise",
+     .type = RA_KEY_REAL,
+     .fallback = "0",
+     RANGE(0, 1),
+     .unit = "probability",
+     .help =
+         "Turn each verdict of the triage round with this probability, drawn by seed and text, to study how robust the method "
+         "is. The evaluation judges without it."},
+    {.name = "oracle.cache",
+     .type = RA_KEY_TEXT,
+     .fallback = "=run.dir/verdicts",
+     .unit = "path",
+     .help =
+         "Directory that keeps the verdicts of judges, endpoints and programs, so that nothing is asked twice; runs may share "
+         "one, also at the same time."},
+    {.name = "oracle.undecided_limit",
+     .type = RA_KEY_INT,
+     .fallback = "100",
+     RANGE(0, ANY_INT),
+     .unit = "responses",
+     .help = "More responses than this that the oracle cannot judge end the run; fewer are counted, reported and left out."},
+#include "schema_oracle.h"
+
+#include "schema_correct.h"
 
     {.name = "method",
      .type = RA_KEY_WORD,
@@ -493,10 +445,13 @@ const ra_key ra_schema[RA_KEY_COUNT] = {
      .unit = "",
      .help = "How much is said on stderr."},
 };
+const int ra_schema_count = sizeof ra_schema / sizeof *ra_schema,
+          ra_schema_section_count = sizeof ra_schema_sections / sizeof *ra_schema_sections;
+_Static_assert(sizeof ra_schema / sizeof *ra_schema <= RA_KEY_MOST, "raise RA_KEY_MOST");
 
 int ra_schema_find(const char *name)
 {
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         if (strcmp(ra_schema[i].name, name) == 0) return i;
     }
     return -1;
@@ -505,7 +460,7 @@ int ra_schema_find(const char *name)
 bool ra_schema_is_group(const char *name)
 {
     size_t n = strlen(name);
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         if (strncmp(ra_schema[i].name, name, n) == 0 && ra_schema[i].name[n] == '.') return true;
     }
     return false;
@@ -513,7 +468,7 @@ bool ra_schema_is_group(const char *name)
 
 const char *ra_schema_section(const char *name)
 {
-    for (int i = 0; i < RA_SECTION_COUNT; i++) {
+    for (int i = 0; i < ra_schema_section_count; i++) {
         if (strcmp(ra_schema_sections[i].first, name) == 0) return ra_schema_sections[i].title;
     }
     return NULL;
@@ -521,9 +476,9 @@ const char *ra_schema_section(const char *name)
 
 const char *ra_schema_nearest(const char *name)
 {
-    const char *names[RA_KEY_COUNT];
-    for (int i = 0; i < RA_KEY_COUNT; i++) names[i] = ra_schema[i].name;
-    return ra_nearest_name(name, names, RA_KEY_COUNT);
+    const char *names[RA_KEY_MOST];
+    for (int i = 0; i < ra_schema_count; i++) names[i] = ra_schema[i].name;
+    return ra_nearest_name(name, names, ra_schema_count);
 }
 
 static void add_range(const ra_key *key, const char *noun, ra_buf *out)
@@ -537,12 +492,25 @@ static void add_range(const ra_key *key, const char *noun, ra_buf *out)
     if (key->high >= ANY_INT && !key->above_low) ra_buf_adds(out, " up");
 }
 
+static void add_words(const ra_key *key, const char *before, ra_buf *out)
+{
+    ra_buf_adds(out, before);
+    for (const char *at = key->words; *at; at += strcspn(at, "|"), at += *at == '|') {
+        ra_buf_addf(out, "%s%.*s", at == key->words ? "" : ", ", (int)strcspn(at, "|"), at);
+    }
+}
+
 void ra_schema_accepted(const ra_key *key, ra_buf *out)
 {
     switch (key->type) {
     case RA_KEY_TEXT: ra_buf_adds(out, "one text"); break;
-    case RA_KEY_LIST: ra_buf_adds(out, "one value or a list of values"); break;
+    case RA_KEY_URL: ra_buf_adds(out, "an address without user name, password, query or fragment"); break;
+    case RA_KEY_ENV: ra_buf_adds(out, "the name of an environment variable: capitals, digits and _"); break;
     case RA_KEY_MAP: ra_buf_adds(out, "a map {name: value, ...}"); break;
+    case RA_KEY_LIST:
+        ra_buf_adds(out, "one value or a list of values");
+        if (key->words) add_words(key, ": ", out);
+        break;
     case RA_KEY_BOOL: ra_buf_adds(out, "true or false"); break;
     case RA_KEY_INT: add_range(key, "a whole number", out); break;
     case RA_KEY_REAL: add_range(key, "a number", out); break;
@@ -551,11 +519,6 @@ void ra_schema_accepted(const ra_key *key, ra_buf *out)
         ra_buf_adds(out, " bytes, with a unit such as 512MiB or 2GiB (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)");
         break;
     case RA_KEY_TIME: ra_buf_adds(out, "a time from 0 up, in seconds or as 10min, 1h30min or 23:59:00 (ms, s, min, h, d)"); break;
-    case RA_KEY_WORD:
-        ra_buf_adds(out, "one of ");
-        for (const char *at = key->words; *at; at += strcspn(at, "|"), at += *at == '|') {
-            ra_buf_addf(out, "%s%.*s", at == key->words ? "" : ", ", (int)strcspn(at, "|"), at);
-        }
-        break;
+    case RA_KEY_WORD: add_words(key, "one of ", out); break;
     }
 }

@@ -5,7 +5,9 @@
 #include <stdint.h>
 
 typedef enum {
-    RA_KEY_TEXT,  /* any text; read by ra_set_text */
+    RA_KEY_TEXT, /* any text; read by ra_set_text */
+    RA_KEY_URL, /* an address without user name, password, query or fragment, for it is written to used.yaml; read by ra_set_text; a refused value is not shown */
+    RA_KEY_ENV, /* the name of an environment variable; read by ra_set_text; a refused value is not shown */
     RA_KEY_WORD,  /* one of `words`; read by ra_set_text */
     RA_KEY_LIST,  /* one value or a list; read by ra_set_list */
     RA_KEY_MAP,   /* names with values, name=value on the command line; read by ra_set_list as "name=value" */
@@ -20,7 +22,7 @@ typedef struct {
     const char *name;
     ra_key_type type;
     const char *fallback; /* as a user would write it; "=key" is the value of another (text) key, "=key/x" that with "/x" */
-    const char *words;    /* RA_KEY_WORD: "a|b|c" */
+    const char *words;    /* RA_KEY_WORD, and RA_KEY_LIST of known words: "a|b|c" */
     double low, high;     /* numbers: the accepted range */
     bool above_low;       /* the range is open at `low` */
     const char *unit;     /* for the reader, "" without one */
@@ -33,9 +35,11 @@ typedef struct {
     const char *first, *title;
 } ra_section;
 
-enum { RA_KEY_COUNT = 76, RA_SECTION_COUNT = 13 };
-extern const ra_key ra_schema[RA_KEY_COUNT];
-extern const ra_section ra_schema_sections[RA_SECTION_COUNT];
+enum { RA_KEY_MOST = 256 }; /* room for so many rows */
+extern const ra_key ra_schema[];
+extern const int ra_schema_count;
+extern const ra_section ra_schema_sections[];
+extern const int ra_schema_section_count;
 
 int ra_schema_find(const char *name); /* -1: unknown */
 /* True when keys begin with "name.". */

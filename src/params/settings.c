@@ -22,7 +22,7 @@ static char *follow(const ra_settings *s, const char *fallback)
 
 static void set_defaults(ra_settings *s, bool following)
 {
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         bool follows = ra_schema[i].fallback[0] == '=';
         if (s->origin[i] != RA_FROM_DEFAULT || (following && !follows)) continue;
         char *text = !follows ? ra_strdup(ra_schema[i].fallback) : following ? follow(s, ra_schema[i].fallback) : ra_strdup("");
@@ -45,7 +45,7 @@ ra_settings *ra_settings_new(void)
 void ra_settings_free(ra_settings *s)
 {
     if (!s) return;
-    for (int i = 0; i < RA_KEY_COUNT; i++) ra_value_free(&s->value[i]);
+    for (int i = 0; i < ra_schema_count; i++) ra_value_free(&s->value[i]);
     free(s->file);
     ra_free(s);
 }
@@ -64,7 +64,7 @@ static void unknown_key(ra_problems *list, const char *where, size_t line, const
 static void group_without_key(ra_problems *list, const char *where, size_t line, const char *key)
 {
     ra_buf members = {0};
-    for (int i = 0, n = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0, n = 0; i < ra_schema_count; i++) {
         size_t length = strlen(key);
         if (strncmp(ra_schema[i].name, key, length) || ra_schema[i].name[length] != '.') continue;
         ra_buf_addf(&members, "%s%s", n++ ? ", " : "", ra_schema[i].name + length + 1);
@@ -101,7 +101,7 @@ typedef struct {
     ra_settings *s;
     ra_yaml *yaml;
     ra_problems *problems;
-    bool seen[RA_KEY_COUNT];
+    bool seen[RA_KEY_MOST];
 } file_reader;
 
 static void read_list(file_reader *r, const char *key, yaml_node_t *node)
@@ -281,7 +281,7 @@ static const ra_value *value_of(const ra_settings *s, const char *key, unsigned 
 
 const char *ra_set_text(const ra_settings *s, const char *key)
 {
-    return value_of(s, key, 1u << RA_KEY_TEXT | 1u << RA_KEY_WORD, "ra_set_text")->text;
+    return value_of(s, key, 1u << RA_KEY_TEXT | 1u << RA_KEY_URL | 1u << RA_KEY_ENV | 1u << RA_KEY_WORD, "ra_set_text")->text;
 }
 
 int64_t ra_set_int(const ra_settings *s, const char *key)
@@ -317,7 +317,7 @@ void ra_settings_share(ra_settings *s, const ra_comm *comm)
 {
     ra_buf out = {0};
     ra_buf_addf(&out, "%s%c", s->file ? s->file : "", '\0');
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         uint64_t head[2] = {(uint64_t)s->origin[i], s->line[i]};
         ra_buf_add(&out, head, sizeof head);
         ra_buf_add(&out, s->value[i].text, strlen(s->value[i].text) + 1);
@@ -334,7 +334,7 @@ void ra_settings_share(ra_settings *s, const ra_comm *comm)
         free(s->file);
         s->file = *at ? ra_strdup(at) : NULL;
         at += strlen(at) + 1;
-        for (int i = 0; i < RA_KEY_COUNT; i++) {
+        for (int i = 0; i < ra_schema_count; i++) {
             uint64_t head[2];
             memcpy(head, at, sizeof head);
             at += sizeof head;
@@ -353,7 +353,7 @@ void ra_settings_share(ra_settings *s, const ra_comm *comm)
 uint64_t ra_settings_hash(const ra_settings *s, const char *const *prefixes, int n)
 {
     ra_hasher *hasher = ra_hasher_new();
-    for (int i = 0; i < RA_KEY_COUNT; i++) {
+    for (int i = 0; i < ra_schema_count; i++) {
         bool wanted = false;
         for (int k = 0; k < n && !wanted; k++) wanted = strncmp(ra_schema[i].name, prefixes[k], strlen(prefixes[k])) == 0;
         if (!wanted) continue;

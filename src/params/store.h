@@ -7,10 +7,10 @@
 typedef enum { RA_FROM_DEFAULT, RA_FROM_FILE, RA_FROM_PROGRAM, RA_FROM_WORDS } ra_origin; /* ascending precedence */
 
 struct ra_settings {
-    ra_value value[RA_KEY_COUNT];
-    ra_origin origin[RA_KEY_COUNT];
-    size_t line[RA_KEY_COUNT]; /* of the file, from 1 */
-    char *file;                /* the last file read, or NULL */
+    ra_value value[RA_KEY_MOST];
+    ra_origin origin[RA_KEY_MOST];
+    size_t line[RA_KEY_MOST]; /* of the file, from 1 */
+    char *file;               /* the last file read, or NULL */
 };
 
 #endif

@@ -111,10 +111,14 @@ static bool in_range(const ra_key *key, double number)
 
 static void refuse(const ra_key *key, const char *text, ra_buf *problem)
 {
-    ra_buf_addf(problem, "'%.80s' is not accepted; give ", text);
+    if (key->type == RA_KEY_ENV || key->type == RA_KEY_URL) {
+        ra_buf_adds(problem, "what stands there (not shown, as it may be a secret) is not accepted; give ");
+    } else {
+        ra_buf_addf(problem, "'%.80s' is not accepted; give ", text);
+    }
     ra_schema_accepted(key, problem);
     if (key->why) ra_buf_addf(problem, " (%s)", key->why);
-    if (key->type != RA_KEY_WORD) return;
+    if (!key->words) return;
     const char *words[16];
     char *copy = ra_strdup(key->words), *state = NULL;
     int n = 0;
@@ -122,6 +126,13 @@ static void refuse(const ra_key *key, const char *text, ra_buf *problem)
     const char *nearest = ra_nearest_name(text, words, n);
     if (nearest) ra_buf_addf(problem, " (nearest: %s)", nearest);
     free(copy);
+}
+
+/* Or nothing. Capitals alone, and few: keys (hf_..., sk_live_...) would pass for names otherwise. */
+static bool is_variable_name(const char *text)
+{
+    return !(*text >= '0' && *text <= '9') && strlen(text) <= 64 &&
+           text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] == '\0';
 }
 
 /* Canonical text of a list has RA_LIST_SEPARATOR before each item. */
@@ -166,6 +177,14 @@ bool ra_value_parse(const ra_key *key, const char *text, ra_value *out, ra_buf *
     bool good = true;
     switch (key->type) {
     case RA_KEY_TEXT: value.text = ra_strdup(text); break;
+    case RA_KEY_URL:
+        good = text[strcspn(text, "@?#")] == '\0';
+        if (good) value.text = ra_strdup(text);
+        break;
+    case RA_KEY_ENV:
+        good = is_variable_name(text);
+        if (good) value.text = ra_strdup(text);
+        break;
     case RA_KEY_WORD:
         good = ra_word_in(key->words, text);
         if (good) value.text = ra_strdup(text);
@@ -177,6 +196,12 @@ bool ra_value_parse(const ra_key *key, const char *text, ra_value *out, ra_buf *
         for (int i = 0; i < value.n_items && key->type == RA_KEY_MAP; i++) {
             const char *equal = strchr(value.items[i], '=');
             good = good && equal && equal > value.items[i] && equal[1];
+        }
+        for (int i = 0; key->words && i < value.n_items; i++) {
+            if (ra_word_in(key->words, value.items[i])) continue;
+            refuse(key, value.items[i], problem);
+            ra_value_free(&value);
+            return false;
         }
         break;
     case RA_KEY_BOOL:

@@ -158,6 +158,81 @@ static void add_rules(ra_page *p)
     ra_free(list);
 }
 
+/* Of a combination: every pair of its oracles. */
+static void add_agreement(ra_page *p)
+{
+    const ra_part_triage *t = &p->run->triage;
+    int64_t n = t->n_oracles;
+    if (n < 2) return;
+    ra_page_table(p, "How far the oracles of the combination agree on responses that both judged.",
+                  "Oracles|>Both judged|>Equal|>Cohen's kappa");
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = i + 1; j < n; j++) {
+            ra_buf names = {0};
+            ra_buf_addf(&names, "%s, %s", t->oracles[i], t->oracles[j]);
+            ra_buf_adds(p->out, "<tr>");
+            ra_page_cell_text(p, names.data);
+            ra_page_cell_count(p, t->both_judged[i * n + j]);
+            ra_page_cell_percent(p, t->agree[i * n + j]);
+            ra_page_cell_real(p, t->kappa[i * n + j], 3);
+            ra_buf_adds(p->out, "</tr>\n");
+            ra_buf_free(&names);
+        }
+    }
+    ra_page_table_end(p);
+}
+
+/* What the tables cannot say: the agreement of all, and noise. */
+static void add_oracle_facts(ra_page *p)
+{
+    const ra_part_triage *t = &p->run->triage;
+    if (t->n_oracles > 1) {
+        ra_buf_adds(p->out, "<p>Krippendorff's alpha of the combined oracles: ");
+        ra_html_real(p->out, t->alpha, 3);
+        ra_buf_adds(p->out, ".</p>\n");
+    }
+    if (t->noise > 0.0) {
+        ra_buf_adds(p->out, "<p>Noise was added on purpose: each verdict was turned round with probability ");
+        ra_html_real(p->out, t->noise, 3);
+        ra_buf_adds(p->out, ", which befell ");
+        ra_html_count(p->out, t->turned);
+        ra_buf_adds(p->out, " of them. The evaluation below judges without noise.</p>\n");
+    }
+}
+
+/* Nothing where the run has no corrections: few do. */
+static void add_corrections(ra_page *p)
+{
+    static const char *const reasons[RA_CORRECTION_REASONS] = {"empty",     "too long",        "not compliant",
+                                                               "undecided", "endpoint failed", "none in the data"};
+    const ra_part_corrections *c = &p->run->corrections;
+    const ra_part_weights *w = &p->run->weights;
+    if (c->why || c->pairs == 0) return;
+    ra_buf caption = {0};
+    ra_buf_adds(&caption, "Corrections of Punish pairs, from the ");
+    ra_html_text(&caption, c->corrector ? c->corrector : "?");
+    ra_buf_adds(&caption, ", judged by the oracle of kind ");
+    ra_html_text(&caption, c->oracle ? c->oracle : "?");
+    ra_buf_addf(&caption, ". %lld candidates; pairs without a correction that complies fall back to eq. 2.",
+                (long long)c->candidates);
+    if (!w->why && w->corrected >= 0 && w->corrected != c->corrected)
+        ra_buf_addf(&caption, " The weights of this run were made with %lld of them.", (long long)w->corrected);
+    ra_page_table(p, caption.data, "Punish pairs|>Pairs|>Share");
+    for (int i = -1; i < RA_CORRECTION_REASONS; i++) {
+        int64_t n = i < 0 ? c->corrected : c->reason[i];
+        if (i >= 0 && n == 0) continue;
+        char *name = i < 0 ? ra_strdup("corrected (eq. 2c)") : ra_format("fell back: %s", reasons[i]);
+        ra_buf_adds(p->out, i < 0 ? "<tr class=\"sum\">" : "<tr>");
+        ra_page_cell_text(p, name);
+        ra_page_cell_count(p, n);
+        ra_page_cell_percent(p, (double)n / (double)c->pairs);
+        ra_buf_adds(p->out, "</tr>\n");
+        free(name);
+    }
+    ra_page_table_end(p);
+    ra_buf_free(&caption);
+}
+
 void ra_page_triage(ra_page *p)
 {
     const ra_part_triage *t = &p->run->triage;
@@ -173,10 +248,13 @@ void ra_page_triage(ra_page *p)
         ra_buf_adds(p->out, ", sorted ");
         ra_html_count(p->out, c.rows);
         ra_buf_adds(p->out, " rows.</p>\n");
+        add_oracle_facts(p);
         add_flow(p, &c);
         ra_buf_adds(p->out, "<div class=\"tables\">\n");
         add_categories(p);
         add_rules(p);
+        add_corrections(p);
+        add_agreement(p);
         ra_buf_adds(p->out, "</div>\n");
     }
     ra_page_section_end(p);
@@ -224,9 +302,9 @@ static void add_weight_facts(ra_page *p)
     ra_buf_adds(out, " conflicts have a positive weight; the others pull away from the new policy and count for nothing. "
                      "Normalisation ");
     ra_html_text(out, w->normalise ? w->normalise : "?");
-    ra_buf_adds(out, ": the KL term of a Retain sample carries ");
-    ra_html_real(out, w->effective_ratio, 3);
-    ra_buf_adds(out, " times the weight of an average conflict.</p>\n");
+    ra_buf_adds(out, ": a conflict has weight ");
+    ra_html_real(out, w->average, 3);
+    ra_buf_adds(out, " on average, where the KL term of each Retain sample has alpha_kl.</p>\n");
 }
 
 void ra_page_weights(ra_page *p)

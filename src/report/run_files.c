@@ -79,6 +79,16 @@ static ra_err check_bytes(const char *name, const int8_t *value, int64_t rows, i
 
 /* ---- the files ---- */
 
+static ra_err read_agreement(ra_h5 *h5, ra_part_triage *t)
+{
+    RA_TRY(ra_h5_read_strings(h5, "agreement/oracles", &t->oracles, &t->n_oracles));
+    int64_t n = t->n_oracles;
+    RA_TRY(column(h5, "agreement/units", H5T_NATIVE_INT64, sizeof *t->both_judged, n, n, &t->both_judged));
+    RA_TRY(column(h5, "agreement/share", H5T_NATIVE_DOUBLE, sizeof *t->agree, n, n, &t->agree));
+    RA_TRY(column(h5, "agreement/kappa", H5T_NATIVE_DOUBLE, sizeof *t->kappa, n, n, &t->kappa));
+    return ra_h5_read_attr_f64(h5, "agreement", "krippendorff_alpha", &t->alpha);
+}
+
 static ra_err read_triage(ra_h5 *h5, ra_run_files *r)
 {
     ra_part_triage *t = &r->triage;
@@ -102,6 +112,23 @@ static ra_err read_triage(ra_h5 *h5, ra_run_files *r)
     t->oracle_hash = text_or_null(h5, "/", "oracle_hash");
     t->data_hash = text_or_null(h5, "/", "data_hash");
     t->schema = text_or_null(h5, "/", "schema");
+    t->noise = real_or_nan(h5, "oracle_noise");
+    t->turned = count_or(h5, "/", "n_turned_by_noise", 0);
+    return ra_h5_has(h5, "agreement") ? read_agreement(h5, t) : RA_OK;
+}
+
+static ra_err read_corrections(ra_h5 *h5, ra_run_files *r)
+{
+    static const char *const names[RA_CORRECTION_REASONS] = {"n_empty",     "n_too_long",        "n_not_compliant",
+                                                             "n_undecided", "n_endpoint_failed", "n_missing"};
+    ra_part_corrections *c = &r->corrections;
+    RA_TRY(ra_h5_read_attr_i64(h5, "/", "n_pairs", &c->pairs));
+    RA_TRY(ra_h5_read_attr_i64(h5, "/", "n_corrected", &c->corrected));
+    for (int i = 0; i < RA_CORRECTION_REASONS; i++) c->reason[i] = count_or(h5, "/", names[i], 0);
+    c->candidates = count_or(h5, "/", "n_candidates", 0);
+    c->source = text_or_null(h5, "/", "source");
+    c->corrector = text_or_null(h5, "/", "corrector");
+    c->oracle = text_or_null(h5, "/", "oracle");
     return RA_OK;
 }
 
@@ -124,13 +151,14 @@ static ra_err read_weights(ra_h5 *h5, ra_run_files *r)
     RA_TRY(column(h5, "length", H5T_NATIVE_INT32, sizeof *w->length, w->n, 3, &w->length));
     w->normalise = text_or_null(h5, "/", "normalise");
     w->precision = text_or_null(h5, "/", "hidden_type");
-    w->effective_ratio = real_or_nan(h5, "effective_ratio");
+    w->average = real_or_nan(h5, "average_weight");
     w->length_correlation = real_or_nan(h5, "length_correlation");
     w->target_norm = real_or_nan(h5, "target_norm");
     w->self_check = real_or_nan(h5, "self_check");
     w->conflicts = count_or(h5, "/", "conflicts", -1);
     w->positive = count_or(h5, "/", "positive", -1);
     w->gold = count_or(h5, "/", "gold_size", -1);
+    w->corrected = count_or(h5, "/", "corrected", -1);
     return RA_OK;
 }
 
@@ -228,6 +256,7 @@ void ra_run_files_read_h5(ra_run_files *r)
         char **why;
     } files[] = {{"store.h5", "prepare", read_store, &r->store.why},
                  {"triage.h5", "triage", read_triage, &r->triage.why},
+                 {"corrections.h5", "correct", read_corrections, &r->corrections.why},
                  {"weights.h5", "weigh", read_weights, &r->weights.why},
                  {"evaluate.h5", "evaluate", read_evaluation, &r->evaluation.why}};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -268,6 +297,9 @@ void ra_run_files_free_h5(ra_run_files *r)
                              t->rule_w,
                              t->rule_l,
                              t->category,
+                             t->both_judged,
+                             t->agree,
+                             t->kappa,
                              r->store.state,
                              r->weights.raw,
                              r->weights.weight,
@@ -283,6 +315,11 @@ void ra_run_files_free_h5(ra_run_files *r)
                            t->oracle_hash,
                            t->data_hash,
                            t->schema,
+                           t->oracles,
+                           r->corrections.why,
+                           r->corrections.source,
+                           r->corrections.corrector,
+                           r->corrections.oracle,
                            r->store.why,
                            r->store.content_hash,
                            r->store.depends_on,

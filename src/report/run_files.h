@@ -24,7 +24,19 @@ typedef struct {
     char **rules, **categories;
     int64_t n_rules, n_categories;
     char *policy, *oracle, *oracle_hash, *data_hash, *schema;
+    char **oracles; /* of a combination; their agreement in pairs, (n_oracles, n_oracles) */
+    int64_t n_oracles, *both_judged;
+    double *agree, *kappa, alpha;
+    double noise;
+    int64_t turned; /* verdicts, by noise */
 } ra_part_triage;
+
+enum { RA_CORRECTION_REASONS = 6 /* empty, too long, not compliant, undecided, endpoint failed, none in the data */ };
+typedef struct {
+    char *why;
+    char *source, *corrector, *oracle;
+    int64_t pairs, corrected, reason[RA_CORRECTION_REASONS], candidates;
+} ra_part_corrections;
 
 typedef struct {
     char *why;
@@ -41,8 +53,8 @@ typedef struct {
     double *weight, *raw; /* (n) */
     int32_t *length;      /* (n, 3) y_w, y_l, y_c */
     char *normalise, *precision;
-    double effective_ratio, length_correlation, target_norm, self_check;
-    int64_t conflicts, positive, gold;
+    double average, length_correlation, target_norm, self_check;
+    int64_t conflicts, positive, gold, corrected; /* -1: not known */
 } ra_part_weights;
 
 /* TPA of a group of prompts: n judged and Wilson's interval, before and after; the change with its interval and McNemar's p. */
@@ -84,12 +96,13 @@ typedef struct {
     char *version, *git, *flags, *compiler, *libraries, *host, *date; /* NULL where it is not there */
     int64_t ranks, threads;
 } ra_provenance;
-enum { RA_MOST_PROVENANCE = 4 };
+enum { RA_MOST_PROVENANCE = 5 };
 
 typedef struct {
     char *dir, *name;
     ra_part_verdict verdict;
     ra_part_triage triage;
+    ra_part_corrections corrections;
     ra_part_store store;
     ra_part_weights weights;
     ra_part_evaluation evaluation;

@@ -188,5 +188,6 @@ int ra_check_print(const ra_check_table *t)
                r->passed ? "PASS" : "FAIL");
         failures += !r->passed;
     }
+    if (t->note) printf("%s\n", t->note);
     return failures;
 }

@@ -35,6 +35,7 @@ typedef struct {
 typedef struct {
     ra_check_row row[64];
     int rows;
+    const char *note; /* printed below the table; NULL: none. Static */
 } ra_check_table;
 
 /* Records |got - want| / max(|want|, floor) of n elements under `name` (rows of one name merge). A NaN fails. */

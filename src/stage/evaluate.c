@@ -1,5 +1,6 @@
 /* evaluate: how the trained model answers held-out prompts under the new policy, against the model it came from; what it lost elsewhere. */
 #include "evaluate.h"
+#include "oracles.h"
 
 #include <realign/file.h>
 #include <realign/log.h>
@@ -13,13 +14,13 @@ static ra_err open_oracle(ra_evaluation *e)
 {
     const char *policy = ra_set_text(e->s, "policy");
     if (!*policy) return ra_fail(RA_ERR_ARG, "policy: none was given; accepted: a YAML policy file");
-    RA_TRY(ra_oracle_open(ra_set_text(e->s, "oracle.kind"), policy, &e->oracle));
+    RA_TRY(ra_oracle_open_settings(e->s, e->world, &e->oracle));
     if (ra_oracle_judges_text(e->oracle)) return RA_OK;
     return ra_fail(
         RA_ERR_UNSUPPORTED,
-        "policy %s judges by columns of the data (kind labels); generated answers have none: evaluate with a policy of "
-        "rules",
-        policy);
+        "policy %s judges by columns of the data (oracle.kind %s); generated answers have none: evaluate with rules or "
+        "with a kind that reads text",
+        policy, ra_oracle_kind(e->oracle));
 }
 
 static ra_err check(ra_evaluation *e)
@@ -122,7 +123,7 @@ static ra_err measure_perplexity(ra_evaluation *e, int which)
 static ra_err answer(ra_evaluation *e, int which)
 {
     RA_TRY(ra_answers_get(&e->side[which], &e->prompts, &e->answers[which]));
-    RA_TRY(ra_answers_judge(e->world, e->oracle, &e->prompts, &e->answers[which]));
+    RA_TRY(ra_answers_judge(e->world, e->oracle, ra_set_int(e->s, "oracle.undecided_limit"), &e->prompts, &e->answers[which]));
     return ra_answers_write(&e->side[which], &e->prompts, e->oracle, &e->answers[which]);
 }
 

@@ -157,7 +157,7 @@ static ra_err put_all(ra_h5 *h5, const ra_evaluation *e, const char *used)
     if (e->trained) RA_TRY(put_change(h5, &e->change));
     if (e->has_drift) RA_TRY(put_drift(h5, &e->drift));
     if (e->has_perplexity) RA_TRY(put_perplexity(h5, e));
-    RA_TRY(ra_h5_write_attr_text(h5, "/", "policy", ra_oracle_policy_name(e->oracle)));
+    RA_TRY(ra_h5_write_attr_text(h5, "/", "policy", ra_oracle_policy(e->oracle)->name));
     return ra_h5_write_provenance(h5, e->world, used);
 }
 
@@ -201,7 +201,7 @@ static void add_row(ra_buf *out, const char *name, const ra_evaluation *e, const
 
 void ra_evaluation_table(const ra_evaluation *e, ra_buf *out)
 {
-    ra_buf_addf(out, "  Target Policy Agreement under %s, 95 %% intervals\n  %-24s %5s %23s", ra_oracle_policy_name(e->oracle),
+    ra_buf_addf(out, "  Target Policy Agreement under %s, 95 %% intervals\n  %-24s %5s %23s", ra_oracle_policy(e->oracle)->name,
                 "", "n", "before");
     if (e->trained) ra_buf_addf(out, " %23s %24s  McNemar p", "after", "change in points");
     ra_buf_adds(out, "\n");

@@ -1,4 +1,5 @@
 #include "inference.h"
+#include "open_text.h"
 
 #include <realign/file.h>
 #include <realign/mem.h>
@@ -27,21 +28,20 @@ static ra_err add_config_stops(ra_inference *i)
     return RA_OK;
 }
 
-static ra_err open_text(const ra_settings *s, const char *model, ra_inference *i)
+/* `tpl` NULL: the settings' own template. `asked_for`: ids alone will not do. */
+static ra_err open_text(const ra_settings *s, const char *tokenizer, const char *tpl, bool asked_for, ra_inference *i)
 {
-    const char *tokenizer = ra_set_given(s, "tokenizer") ? ra_set_text(s, "tokenizer") : model,
-               *name = ra_set_text(s, "template");
     ra_err err = ra_tokenizer_open(tokenizer, &i->tokenizer);
     if (err == RA_OK) {
         add_stop(i, ra_tokenizer_eos(i->tokenizer));
-        err = ra_template_open(name, i->tokenizer, &i->tpl);
+        err = tpl ? ra_template_open(tpl, i->tokenizer, &i->tpl) : ra_open_template(s, i->tokenizer, &i->tpl);
     } else {
         i->tokenizer = NULL;
     }
     if (err != RA_OK) { /* ids need neither */
         i->tpl = NULL;
         i->why_no_text = ra_strdup(ra_error_message());
-        return ra_set_given(s, "tokenizer") || ra_set_given(s, "template") ? err : RA_OK;
+        return asked_for ? err : RA_OK;
     }
     const int32_t *ids;
     int n = ra_template_stop_ids(i->tpl, &ids);
@@ -49,12 +49,12 @@ static ra_err open_text(const ra_settings *s, const char *model, ra_inference *i
     return RA_OK;
 }
 
-static ra_err open_all(const ra_settings *s, const char *model, const char *adapter, ra_inference *i)
+static ra_err open_model(const ra_settings *s, const char *model, const char *adapter, ra_inference *i)
 {
     ra_lora_config lora;
-    RA_TRY(open_text(s, model, i));
     RA_TRY(ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &i->b));
     RA_TRY(ra_modelfile_open(model, &i->file));
+    if (i->tokenizer) RA_TRY(ra_check_tokenizer(i->tokenizer, i->file));
     RA_TRY(add_config_stops(i));
     if (adapter) RA_TRY(ra_lora_read_config(adapter, &lora));
     RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, &i->m));
@@ -62,12 +62,27 @@ static ra_err open_all(const ra_settings *s, const char *model, const char *adap
     return RA_OK;
 }
 
-ra_err ra_inference_open(const ra_settings *s, const char *model, const char *adapter, ra_inference *out)
+static ra_err open_all(const ra_settings *s, const char *model, const char *adapter, const char *tokenizer, const char *tpl,
+                       bool asked_for, ra_inference *out)
 {
     memset(out, 0, sizeof *out);
-    ra_err err = open_all(s, model, adapter, out);
+    ra_err err = open_text(s, tokenizer, tpl, asked_for, out);
+    if (err == RA_OK) err = open_model(s, model, adapter, out);
     if (err != RA_OK) ra_inference_close(out);
     return err;
+}
+
+ra_err ra_inference_open(const ra_settings *s, const char *model, const char *adapter, ra_inference *out)
+{
+    bool given = ra_set_given(s, "tokenizer");
+    return open_all(s, model, adapter, given ? ra_set_text(s, "tokenizer") : model, NULL,
+                    given || ra_set_given(s, "template") || ra_set_given(s, "template_date"), out);
+}
+
+ra_err ra_inference_open_other(const ra_settings *s, const char *model, const char *adapter, const char *tokenizer,
+                               const char *tpl, ra_inference *out)
+{
+    return open_all(s, model, adapter, tokenizer && *tokenizer ? tokenizer : model, tpl, true, out);
 }
 
 void ra_inference_close(ra_inference *i)

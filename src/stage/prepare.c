@@ -1,5 +1,6 @@
 /* prepare: preference rows -> sample store. Blocks of rows are dealt to the ranks; in each round every rank reads, renders and tokenises its block, and
  * the store's writer puts the blocks in order. No rank holds more than a block of rows, and rank 0 the integers of the index. */
+#include "open_text.h"
 #include "prepare_sample.h"
 #include "prepare_tally.h"
 #include <realign/file.h>
@@ -67,7 +68,9 @@ static ra_err list_dependencies(prepare *p)
     char hash[33];
     ra_hash_text(ra_hash_bytes(own, own ? strlen(own) : 0), hash);
     depend(p, ra_format("tokenizer=%016llx", (unsigned long long)ra_tokenizer_hash(p->tokenizer)));
-    depend(p, ra_format("template=%s, the tokenizer's own has hash %s", ra_template_name(p->tpl), own ? hash : "(none)"));
+    const char *date = ra_template_date(p->tpl);
+    depend(p, ra_format("template=%s%s%s, the tokenizer's own has hash %s", ra_template_name(p->tpl), date ? " of " : "",
+                        date ? date : "", own ? hash : "(none)"));
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         depend(p, ra_format("%s=%s", texts[i], ra_set_text(p->s, texts[i])));
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -323,7 +326,13 @@ static ra_err open_inputs(prepare *p, ra_prefdata **data)
 {
     if (p->world->rank == 0) RA_TRY(ra_dir_try(p->dir));
     RA_TRY(ra_tokenizer_open(ra_set_text(p->s, "tokenizer"), &p->tokenizer));
-    RA_TRY(ra_template_open(ra_set_text(p->s, "template"), p->tokenizer, &p->tpl));
+    bool looked;
+    RA_TRY(ra_check_tokenizer_early(p->s, p->tokenizer, &looked));
+    if (!looked && p->world->rank == 0) {
+        ra_info("prepare: no model to be seen yet; whether the tokenizer fits it (%d ids) is checked when it is opened",
+                ra_tokenizer_vocabulary_size(p->tokenizer));
+    }
+    RA_TRY(ra_open_template(p->s, p->tokenizer, &p->tpl));
     p->rules = (ra_sample_rules){.tpl = p->tpl,
                                  .bos = ra_tokenizer_bos(p->tokenizer),
                                  .max_tokens = ra_set_int(p->s, "data.max_tokens"),

@@ -60,6 +60,7 @@ void ra_job_begin(ra_job *job, const ra_row *row, ra_row_status status)
     job->err = RA_OK;
     job->why[0] = '\0';
     job->boundary_inside_token = false;
+    job->without_correction = RA_SAMPLE_OK;
     job->tokenised = 0;
     if (status != RA_ROW_OK) {
         ra_job_refuse(job, state_of(row->problem), row->why ? row->why : "no reason given");
@@ -177,7 +178,8 @@ static void fit(ra_job *job, const ra_sample_rules *rules)
 void ra_sample_split(const ra_branch branch[RA_ROLES], const ra_sample_rules *rules, ra_job *job)
 {
     for (int r = 0; r < RA_ROLES; r++) {
-        if (branch[r].end == 0 || branch[r].end - branch[r].start > branch[r].closed) continue;
+        bool nothing = branch[r].blank || branch[r].end - branch[r].start <= branch[r].closed;
+        if (branch[r].end == 0 || !nothing) continue;
         char why[64];
         snprintf(why, sizeof why, "the %s response has no tokens", role_names[r]);
         ra_job_refuse(job, RA_SAMPLE_EMPTY, why);
@@ -226,19 +228,36 @@ static ra_err render(ra_job *job, const ra_sample_rules *rules, int role, ra_bra
                        (long long)out->response_start, (long long)out->response_end, (long long)out->ids.count);
     }
     bool closed = out->response_end > out->response_start && is_stop(rules->tpl, out->ids.id[out->response_end - 1]);
-    *branch = (ra_branch){out->ids.id, out->response_start, out->response_end, closed};
+    *branch = (ra_branch){out->ids.id, out->response_start, out->response_end, closed, out->response_blank};
     job->boundary_inside_token |= out->boundary_inside_token;
     job->tokenised += out->ids.count;
     return RA_OK;
+}
+
+/* METHOD section 8, trap 8: a correction that cannot be used costs itself, not its pair. */
+static void split_without_correction(ra_branch branch[RA_ROLES], const ra_sample_rules *rules, ra_job *job)
+{
+    job->without_correction = job->sample.state;
+    branch[RA_CORRECTION] = (ra_branch){0};
+    ra_free(job->kept_prompt);
+    job->kept_prompt = NULL;
+    job->why[0] = '\0';
+    ra_sample_split(branch, rules, job);
+    if (job->sample.state != RA_SAMPLE_OK) job->without_correction = RA_SAMPLE_OK; /* it was not the correction */
 }
 
 void ra_job_run(ra_job *job, const ra_sample_rules *rules)
 {
     if (job->sample.state != RA_SAMPLE_OK) return; /* the row was refused before */
     ra_branch branch[RA_ROLES] = {{0}};
+    bool refused = false; /* the correction, by the template */
     for (int r = 0; r < RA_ROLES; r++) {
         if (!job->response[r]) continue;
         ra_err err = render(job, rules, r, &branch[r]);
+        if (err == RA_ERR_DATA && r == RA_CORRECTION) {
+            refused = true;
+            break;
+        }
         if (err == RA_ERR_DATA) {
             ra_job_refuse(job, RA_SAMPLE_SKIPPED, ra_error_message());
             return;
@@ -249,5 +268,10 @@ void ra_job_run(ra_job *job, const ra_sample_rules *rules)
             return;
         }
     }
-    ra_sample_split(branch, rules, job);
+    if (refused) {
+        job->sample.state = RA_SAMPLE_SKIPPED;
+    } else {
+        ra_sample_split(branch, rules, job);
+    }
+    if (job->sample.state != RA_SAMPLE_OK && job->response[RA_CORRECTION]) split_without_correction(branch, rules, job);
 }

@@ -20,6 +20,7 @@ typedef struct {
     const int32_t *id;
     int64_t start, end; /* end 0: there is no such response */
     bool closed;        /* the last one is a closing token */
+    bool blank;         /* what else there is comes from the template */
 } ra_branch;
 
 /* A row that outlives its reader, and the sample made from it. */
@@ -41,6 +42,8 @@ typedef struct {
     int64_t repeats;   /* the row with the same prompt and responses; -1: none comes before */
     bool identical;    /* both responses are the same text */
     bool prompt_again; /* an earlier row has the prompt */
+    ra_sample_state
+        without_correction; /* what the row's correction would have made of the sample, where it was left out for that; else RA_SAMPLE_OK */
     int64_t tokenised; /* tokens of all renderings */
     char why[200];     /* the sample's state is not usable, or `err` is a failure */
     ra_err err;

@@ -55,8 +55,7 @@ static void add_file(ra_hasher *h, const char *path)
     ra_hasher_add(h, facts, sizeof facts);
 }
 
-/* A model is known by the names, sizes and times of its files. */
-static void add_model(ra_hasher *h, const char *path)
+void ra_model_files_add(ra_hasher *h, const char *path)
 {
     struct dirent **list = NULL;
     int n = path && ra_file_is_dir(path) ? scandir(path, &list, NULL, by_name) : 0;
@@ -73,11 +72,11 @@ static void add_model(ra_hasher *h, const char *path)
 /* Rank 0's view of the files decides. */
 static void make_key(const ra_side *side, const ra_prompts *prompts, char key[33])
 {
-    static const char *const texts[] = {"backend", "precision", "template", "tokenizer"};
+    static const char *const texts[] = {"backend", "precision", "template", "template_date", "tokenizer"};
     const ra_settings *s = side->s;
     ra_hasher *h = ra_hasher_new();
-    add_model(h, side->model);
-    add_model(h, side->adapter);
+    ra_model_files_add(h, side->model);
+    ra_model_files_add(h, side->adapter);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         ra_hasher_add(h, ra_set_text(s, texts[i]), strlen(ra_set_text(s, texts[i])) + 1);
     double reals[] = {ra_set_real(s, "generate.temperature"), ra_set_real(s, "generate.top_p")};
@@ -289,23 +288,41 @@ void ra_answers_free(ra_answers *a)
 
 /* ---- judging ---- */
 
-ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, const ra_prompts *prompts, ra_answers *a)
+/* This rank's answers in one batch, announced before; verdict and rule of the others stay 0. Collective. */
+static ra_err judge_mine(const ra_comm *world, ra_oracle *oracle, const ra_prompts *prompts, const ra_answers *a,
+                         int64_t *verdict, int64_t *rule)
+{
+    int64_t n = 0;
+    ra_oracle_item *items = ra_calloc((size_t)(a->n / world->size + 1), sizeof *items);
+    ra_verdict *v = ra_calloc((size_t)(a->n / world->size + 1), sizeof *v);
+    for (int64_t i = world->rank; i < a->n; i += world->size) {
+        const ra_prompt *p = &prompts->prompt[i];
+        items[n++] = (ra_oracle_item){.prompt = p->text,
+                                      .response = a->answer[i].text,
+                                      .category = p->category,
+                                      .response_index = -1,
+                                      .turns = p->turns,
+                                      .n_turns = p->n};
+    }
+    ra_oracle_plan plan = {0};
+    ra_oracle_plan_add(oracle, items, (int)n, &plan);
+    ra_comm_sum_i64(world, plan.questions, sizeof plan / sizeof(int64_t));
+    ra_err err = ra_comm_agree(world, ra_oracle_announce(oracle, &plan));
+    if (err == RA_OK) err = ra_comm_agree(world, ra_oracle_judge(oracle, items, (int)n, v));
+    for (int64_t k = 0; k < n && err == RA_OK; k++) {
+        verdict[world->rank + k * world->size] = v[k].compliant;
+        rule[world->rank + k * world->size] = v[k].rule;
+    }
+    ra_free(v);
+    ra_free(items);
+    return err;
+}
+
+ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, int64_t undecided_limit, const ra_prompts *prompts,
+                        ra_answers *a)
 {
     int64_t *verdict = ra_calloc((size_t)a->n * 2, sizeof *verdict), *rule = verdict + a->n, undecided = 0;
-    ra_err err = RA_OK;
-    for (int64_t i = world->rank; i < a->n && err == RA_OK; i += world->size) {
-        const ra_prompt *p = &prompts->prompt[i];
-        ra_oracle_item item = {.prompt = p->text, .response = a->answer[i].text, .category = p->category, .response_index = -1};
-        ra_verdict v;
-        err = ra_oracle_judge(oracle, &item, 1, &v);
-        if (err != RA_OK) {
-            ra_fail_in(err, "answer to prompt %lld", (long long)p->id);
-            break;
-        }
-        verdict[i] = v.compliant;
-        rule[i] = v.rule;
-    }
-    err = ra_comm_agree(world, err);
+    ra_err err = judge_mine(world, oracle, prompts, a, verdict, rule);
     if (err == RA_OK) {
         ra_comm_sum_i64(world, verdict, 2 * a->n); /* one rank holds each, the others 0 */
         for (int64_t i = 0; i < a->n; i++) {
@@ -313,8 +330,13 @@ ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, const ra_prompt
             a->answer[i].rule = (int16_t)rule[i];
             undecided += verdict[i] < 0;
         }
-        if (undecided && world->rank == 0)
+        if (undecided > undecided_limit) {
+            const char *why = ra_oracle_problem(oracle);
+            err = ra_fail(RA_ERR_DATA, "%lld of %lld answers could not be judged, more than oracle.undecided_limit = %lld%s%s",
+                          (long long)undecided, (long long)a->n, (long long)undecided_limit, *why ? ": " : "", why);
+        } else if (undecided && world->rank == 0) {
             ra_warn("%lld of %lld answers could not be judged and count for nothing", (long long)undecided, (long long)a->n);
+        }
     }
     ra_free(verdict);
     return err;

@@ -19,6 +19,7 @@ typedef struct {
 static const stage stages[] = {
     {.name = "prepare", .work = ra_stage_prepare},
     {.name = "triage", .work = ra_stage_triage, .trace_only = true},
+    {.name = "correct", .work = ra_stage_correct, .trace_only = true},
     {.name = "weigh", .work = ra_stage_weigh},
     {.name = "train", .work = ra_stage_train},
     {.name = "evaluate", .work = ra_stage_evaluate, .wants_prompts = true},

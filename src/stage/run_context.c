@@ -1,4 +1,6 @@
 #include "run_context.h"
+#include "corrections.h"
+#include "open_text.h"
 
 #include <realign/file.h>
 #include <realign/h5.h>
@@ -16,9 +18,8 @@ char *ra_run_path(const ra_run *run, const char *name)
     return ra_path_join(run->dir, name);
 }
 
-static ra_err read_triage(ra_run *run)
+static ra_err read_triage(const char *path, int64_t n, int8_t *action, char **key)
 {
-    char *path = ra_run_path(run, "triage.h5");
     ra_h5 *h5 = NULL;
     int rank;
     int64_t shape[4];
@@ -26,15 +27,40 @@ static ra_err read_triage(ra_run *run)
                      ? ra_h5_open(path, NULL, &h5)
                      : ra_fail(RA_ERR_IO, "%s is missing: run `realign triage` first, or `realign run` for all stages", path);
     if (err == RA_OK) err = ra_h5_shape(h5, "action", &rank, shape);
-    if (err == RA_OK && shape[0] != run->n) {
+    if (err == RA_OK && shape[0] != n) {
         err = ra_fail(RA_ERR_DATA,
                       "%s has %lld rows, the sample store has %lld: they come from different data; run triage and prepare again",
-                      path, (long long)shape[0], (long long)run->n);
+                      path, (long long)shape[0], (long long)n);
     }
     if (err == RA_OK) err = ra_h5_verify(h5, "action");
-    if (err == RA_OK) err = ra_h5_read(h5, "action", H5T_NATIVE_INT8, 0, -1, run->action);
+    if (err == RA_OK) err = ra_h5_read(h5, "action", H5T_NATIVE_INT8, 0, -1, action);
+    if (err == RA_OK && ra_h5_read_attr_text(h5, "/", "depends_on", key) != RA_OK) *key = ra_strdup("");
     ra_h5_close(h5);
+    return err;
+}
+
+ra_err ra_run_read_actions(const ra_settings *s, const char *dir, const ra_store *store, int8_t *action, char **triage_key)
+{
+    char *path = ra_path_join(dir, "triage.h5");
+    int64_t n = ra_store_count(store);
+    *triage_key = NULL;
+    ra_err err = read_triage(path, n, action, triage_key);
     free(path);
+    RA_TRY(err);
+    for (int64_t i = 0; i < n; i++) {
+        if (ra_store_state(store, i) != RA_SAMPLE_OK || ra_row_held_out(s, ra_store_get(store, i).prompt_hash))
+            action[i] = RA_ACTION_NONE;
+    }
+    return RA_OK;
+}
+
+/* Actions of all samples, and the corrections that go with them. */
+static ra_err read_actions(ra_run *run)
+{
+    char *triage_key = NULL;
+    ra_err err = ra_run_read_actions(run->s, run->dir, run->store, run->action, &triage_key);
+    if (err == RA_OK) err = ra_corrections_apply(run->s, run->dir, run->store, run->action, triage_key);
+    free(triage_key);
     return err;
 }
 
@@ -52,6 +78,7 @@ static void measure(ra_run *run)
     for (int64_t i = 0; i < run->n; i++) {
         if (run->action[i] == RA_ACTION_NONE) continue;
         run->count[run->action[i]]++;
+        run->corrected += ra_run_kind(run, i) == RA_LOSS_PUNISH_CORRECTED;
         ra_sample s = ra_store_get(run->store, i);
         for (int r = 0; r < RA_ROLES; r++) {
             if (s.response[r].count > longest_response) longest_response = s.response[r].count;
@@ -80,6 +107,17 @@ static uint64_t model_key(const char *path)
     return ra_hash_bytes(text, strlen(text)).low;
 }
 
+/* Before anything is computed: that no sample holds an id beyond the model's rows would be luck. The stages here need no tokenizer, so
+ * one that is not there is no error. */
+static ra_err check_tokenizer(const ra_run *run)
+{
+    ra_tokenizer *t;
+    if (ra_tokenizer_open(ra_set_text(run->s, "tokenizer"), &t) != RA_OK) return RA_OK;
+    ra_err err = ra_check_tokenizer(t, run->file);
+    ra_tokenizer_close(t);
+    return err;
+}
+
 static ra_err open_all(ra_run *run)
 {
     const ra_settings *s = run->s;
@@ -93,17 +131,18 @@ static ra_err open_all(ra_run *run)
             ra_set_text(s, "reference"));
     }
     RA_TRY(ra_modelfile_open(ra_set_text(s, "model"), &run->file));
+    if (run->world->rank == 0) RA_TRY(check_tokenizer(run));
     RA_TRY(ra_store_open(run->dir, &run->store));
     run->n = ra_store_count(run->store);
     run->action = ra_alloc((size_t)run->n, 1);
     if (strcmp(ra_set_text(s, "method"), "dpo") == 0) {
-        memset(run->action, RA_ACTION_PAIR, (size_t)run->n);
+        for (int64_t i = 0; i < run->n; i++) {
+            bool out =
+                ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, ra_store_get(run->store, i).prompt_hash);
+            run->action[i] = out ? RA_ACTION_NONE : RA_ACTION_PAIR;
+        }
     } else {
-        RA_TRY(read_triage(run));
-    }
-    for (int64_t i = 0; i < run->n; i++) {
-        if (ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, ra_store_get(run->store, i).prompt_hash))
-            run->action[i] = RA_ACTION_NONE;
+        RA_TRY(read_actions(run));
     }
     measure(run);
     struct {
@@ -139,6 +178,14 @@ void ra_run_close(ra_run *run)
     ra_timers_free(run->timers);
     ra_free(run->action);
     memset(run, 0, sizeof *run);
+}
+
+ra_runctl ra_run_control(const ra_settings *s)
+{
+    const char *file = ra_set_text(s, "run.stop_file");
+    return (ra_runctl){.wall_limit_s = ra_set_real(s, "run.wall_limit"),
+                       .margin_s = ra_set_real(s, "run.stop_margin"),
+                       .stop_file = *file ? file : NULL};
 }
 
 ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample)

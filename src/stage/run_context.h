@@ -4,6 +4,7 @@
 #include "triage.h"
 
 #include <realign/engine.h>
+#include <realign/runctl.h>
 #include <realign/settings.h>
 
 /* Beside the actions of triage: a plain pair, for method dpo. */
@@ -16,20 +17,25 @@ typedef struct {
     ra_grid grid;
     ra_backend *b;
     ra_modelfile *file;
-    ra_store *store;
+    ra_store *store; /* shows the corrections that may be used (corrections.h) */
     ra_timers *timers;
     ra_objective objective;
     int64_t n;                 /* samples of the store */
     int8_t *action;            /* (n) */
     int64_t count[RA_ACTIONS]; /* samples by action */
+    int64_t corrected;         /* Punish samples that eq. 2c takes */
     int32_t positions;         /* longest prompt + response */
     int32_t rows;              /* of a pack: pack.tokens, or the longest sample's rows where that is more */
-    uint64_t key;              /* hash of store, triage and model files */
+    uint64_t key;              /* hash of store, corrections, triage and model files */
 } ra_run;
 
 /* Collective. Opens everything; with method dpo every usable sample is a pair and triage is not needed. Errors are the same on all ranks. */
 ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run);
 void ra_run_close(ra_run *run);
+/* When this run stops: run.wall_limit, run.stop_margin, run.stop_file. */
+ra_runctl ra_run_control(const ra_settings *s);
+/* Not collective. action [out] (samples of the store): that of dir/triage.h5, RA_ACTION_NONE for samples that are unusable or held out. *triage_key: what triage was made from; free with free. */
+ra_err ra_run_read_actions(const ra_settings *s, const char *dir, const ra_store *store, int8_t *action, char **triage_key);
 /* The loss of a sample: by action, and eq. 2c where a Punish pair has a correction. */
 ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample);
 /* Opens the model; the adapter, where lora.enabled or training is RA_TRAIN_ADAPTER, begins from the run's seed. Collective in its errors. */

@@ -1,5 +1,5 @@
 /* realign check DIR: every quantity of a reference directory, recomputed; a table of the largest relative errors, PASS or FAIL. */
-#include "check_fixture.h"
+#include "check.h"
 
 #include <realign/engine.h>
 #include <realign/file.h>
@@ -12,68 +12,43 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tolerances, one for each kind of quantity. Log-probabilities and losses are absolute below 1; gradients and parameters are by relative L2 norm of a tensor, and the files hold
- * them in float32; products with g_J are relative to the largest of their column. bf16: twice the largest error measured on the reference models, rounded up to one digit, doc/performance.md. */
-typedef struct {
-    double logp;       /* of a token, and its logits */
-    double loss;       /* eq. 1, 2, 2c, of summed log-probabilities */
-    double square;     /* eq. 1': the square of a margin */
-    double kl;         /* eq. 3 */
-    double gradient;   /* of a tensor */
-    double norm;       /* of a whole gradient */
-    double product;    /* with g_J: a(y), <g_J, grad L>, cosine, w_i */
-    double objective;  /* eq. 6, also along the trajectory */
-    double late_norm;  /* gradient norms along the trajectory */
-    double parameters; /* after five steps */
-} tolerances;
-
-typedef struct {
-    ra_backend *b;
-    ra_fixture f;
-    ra_check_table table;
-    ra_objective objective;
-    tolerances tol;
-    ra_microbatch *mb;
-    ra_model *reference; /* frozen */
-} checker;
-
-static tolerances tolerances_of(const ra_backend *b)
+static ra_check_tolerances tolerances_of(const ra_backend *b)
 {
-    static const tolerances fp64 = {.logp = 1e-9,
-                                    .loss = 1e-9,
-                                    .square = 1e-9,
-                                    .kl = 1e-9,
-                                    .gradient = 1e-6,
-                                    .norm = 1e-9,
-                                    .product = 1e-9,
-                                    .objective = 1e-9,
-                                    .late_norm = 1e-9,
-                                    .parameters = 1e-6},
-                            fp32 = {.logp = 1e-4,
-                                    .loss = 1e-4,
-                                    .square = 1e-4,
-                                    .kl = 1e-4,
-                                    .gradient = 1e-4,
-                                    .norm = 1e-4,
-                                    .product = 1e-4,
-                                    .objective = 1e-4,
-                                    .late_norm = 1e-4,
-                                    .parameters = 1e-4},
-                            bf16 = {.logp = 6e-2,
-                                    .loss = 1e-1,
-                                    .square = 2e-1,
-                                    .kl = 3e-2,
-                                    .gradient = 9e-2,
-                                    .norm = 4e-2,
-                                    .product = 3e-2,
-                                    .objective = 8e-2,
-                                    .late_norm = 2e-1,
-                                    .parameters = 4e-2};
+    static const ra_check_tolerances fp64 = {.logp = 1e-9,
+                                             .loss = 1e-9,
+                                             .square = 1e-9,
+                                             .kl = 1e-9,
+                                             .gradient = 1e-6,
+                                             .norm = 1e-9,
+                                             .product = 1e-9,
+                                             .objective = 1e-9,
+                                             .late_norm = 1e-9,
+                                             .parameters = 1e-6},
+                                     fp32 = {.logp = 1e-4,
+                                             .loss = 1e-4,
+                                             .square = 1e-4,
+                                             .kl = 1e-4,
+                                             .gradient = 1e-4,
+                                             .norm = 1e-4,
+                                             .product = 1e-4,
+                                             .objective = 1e-4,
+                                             .late_norm = 1e-4,
+                                             .parameters = 1e-4},
+                                     bf16 = {.logp = 6e-2,
+                                             .loss = 1e-1,
+                                             .square = 2e-1,
+                                             .kl = 3e-2,
+                                             .gradient = 9e-2,
+                                             .norm = 4e-2,
+                                             .product = 3e-2,
+                                             .objective = 8e-2,
+                                             .late_norm = 2e-1,
+                                             .parameters = 4e-2};
     return strcmp(b->precision, "fp64") == 0 ? fp64 : strcmp(b->precision, "fp32") == 0 ? fp32 : bf16;
 }
 
 /* The dataset as doubles, where it holds n values. */
-static ra_err read_values(checker *c, const char *path, int64_t n, double *out)
+ra_err ra_check_read(ra_checker *c, const char *path, int64_t n, double *out)
 {
     int rank;
     int64_t shape[4], count = 1;
@@ -87,7 +62,7 @@ static ra_err read_values(checker *c, const char *path, int64_t n, double *out)
 }
 
 /* Ids index the embedding. */
-static ra_err check_ids(const checker *c, const ra_model *m, const char *group, const ra_check_sample *samples, int64_t n)
+static ra_err check_ids(const ra_checker *c, const ra_model *m, const char *group, const ra_check_sample *samples, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         const ra_sample *s = &samples[i].sample;
@@ -104,7 +79,7 @@ static ra_err check_ids(const checker *c, const ra_model *m, const char *group, 
     return RA_OK;
 }
 
-static ra_err open_model(checker *c, const char *name, ra_training training, const char *adapter, ra_model **out)
+ra_err ra_check_open_model(ra_checker *c, const char *name, ra_training training, const char *adapter, ra_model **out)
 {
     char *path = ra_path_join(c->f.dir, name), *adapter_path = adapter ? ra_path_join(c->f.dir, adapter) : NULL;
     ra_modelfile *file = NULL;
@@ -119,7 +94,7 @@ static ra_err open_model(checker *c, const char *name, ra_training training, con
     return err;
 }
 
-static const void *reference_head(const checker *c)
+const void *ra_check_reference_head(const ra_checker *c)
 {
     return (const char *)c->reference->w_a + (size_t)c->reference->head * c->b->a_size;
 }
@@ -139,7 +114,7 @@ static void references(const ra_check_sample *s, double reference[RA_ROLES])
     }
 }
 
-static void load(checker *c, const ra_check_sample *s, ra_loss_kind kind, double weight)
+static void load(ra_checker *c, const ra_check_sample *s, ra_loss_kind kind, double weight)
 {
     double reference[RA_ROLES];
     references(s, reference);
@@ -147,7 +122,7 @@ static void load(checker *c, const ra_check_sample *s, ra_loss_kind kind, double
     if (!ra_microbatch_add(c->mb, &s->sample, kind, weight, reference)) ra_die("check: a sample does not fit");
 }
 
-static void *reference_states(checker *c, ra_engine *reference, const ra_check_sample *s, double weight)
+static void *reference_states(ra_checker *c, ra_engine *reference, const ra_check_sample *s, double weight)
 {
     load(c, s, RA_LOSS_RETAIN, weight);
     ra_engine_forward(reference, c->mb, &c->objective, NULL);
@@ -155,7 +130,7 @@ static void *reference_states(checker *c, ra_engine *reference, const ra_check_s
 }
 
 /* ---- logits, log-probabilities, losses ---- */
-static ra_err check_logits(checker *c, ra_model *m, const ra_check_sample *s)
+static ra_err check_logits(ra_checker *c, ra_model *m, const ra_check_sample *s)
 {
     char path[64];
     snprintf(path, sizeof path, "sample/%lld/logits_chosen", (long long)s->sample.id);
@@ -183,7 +158,7 @@ static ra_err check_logits(checker *c, ra_model *m, const ra_check_sample *s)
     ra_dtype_convert(RA_DTYPE_F64, got, b->r, z, n * v);
     double cap = m->arch.final_softcap;
     for (int64_t i = 0; cap > 0.0 && i < n * v; i++) got[i] = cap * tanh(got[i] / cap);
-    ra_err err = read_values(c, path, n * v, want);
+    ra_err err = ra_check_read(c, path, n * v, want);
     double largest = 1.0;
     for (int64_t i = 0; err == RA_OK && i < n * v; i++) largest = fmax(largest, fabs(want[i]));
     if (err == RA_OK) ra_check_compare(&c->table, "logits of x + y_w", c->tol.logp, largest, got, want, n * v);
@@ -198,7 +173,7 @@ static ra_err check_logits(checker *c, ra_model *m, const ra_check_sample *s)
     return err;
 }
 
-static void check_logp(checker *c, ra_engine *e, const ra_check_sample *s, bool reference)
+static void check_logp(ra_checker *c, ra_engine *e, const ra_check_sample *s, bool reference)
 {
     load(c, s, RA_LOSS_SCORE, 1.0);
     ra_engine_forward(e, c->mb, &c->objective, NULL);
@@ -211,7 +186,7 @@ static void check_logp(checker *c, ra_engine *e, const ra_check_sample *s, bool 
     }
 }
 
-static ra_err check_losses(checker *c, ra_engine *e, ra_engine *reference, const ra_check_sample *s)
+static ra_err check_losses(ra_checker *c, ra_engine *e, ra_engine *reference, const ra_check_sample *s)
 {
     static const struct {
         const char *attribute, *name;
@@ -250,8 +225,8 @@ static void to_doubles(ra_backend *b, const void *values, int64_t at, int64_t n,
 }
 
 /* Compares a flat vector with the tensors of a group. Adapter tensors are named as PEFT names them inside a model. */
-static ra_err compare_tensors(checker *c, const ra_layout *layout, const char *group, const char *row, double tolerance,
-                              const void *values)
+ra_err ra_check_tensors(ra_checker *c, const ra_layout *layout, const char *group, const char *row, double tolerance,
+                        const void *values)
 {
     for (int i = 0; i < layout->count; i++) {
         const ra_param *p = &layout->param[i];
@@ -263,7 +238,7 @@ static ra_err compare_tensors(checker *c, const ra_layout *layout, const char *g
             snprintf(path, sizeof path, "%s/%s", group, p->name);
         }
         double *want = ra_alloc((size_t)p->count, sizeof *want), *got = ra_alloc((size_t)p->count, sizeof *got);
-        ra_err err = read_values(c, path, p->count, want);
+        ra_err err = ra_check_read(c, path, p->count, want);
         to_doubles(c->b, values, p->offset, p->count, got);
         if (err == RA_OK) ra_check_compare_tensor(&c->table, row, tolerance, got, want, p->count);
         ra_free(want);
@@ -273,15 +248,15 @@ static ra_err compare_tensors(checker *c, const ra_layout *layout, const char *g
     return RA_OK;
 }
 
-static ra_err read_vector(checker *c, const char *group, const char *name, int64_t n, double *out)
+static ra_err read_vector(ra_checker *c, const char *group, const char *name, int64_t n, double *out)
 {
     char path[96];
     snprintf(path, sizeof path, "%s/%s", group, name);
-    return read_values(c, path, n, out);
+    return ra_check_read(c, path, n, out);
 }
 
 /* a(y) of METHOD section 4: <g_J, grad log p(y|x)>, by contraction, one response at a time. */
-static void directional(checker *c, ra_engine *e, const ra_check_sample *s, const void *tangent_r, const void *tangent_a,
+static void directional(ra_checker *c, ra_engine *e, const ra_check_sample *s, const void *tangent_r, const void *tangent_a,
                         double a[RA_ROLES])
 {
     for (int role = 0; role < RA_ROLES; role++) {
@@ -304,7 +279,7 @@ typedef struct {
 } impact_values;
 
 /* Rows that do not conflict (Retain) have no weight; the file holds values for all rows, by the loss of each row's action. */
-static ra_err compare_impact(checker *c, const char *group, const impact_values *v, double target_norm)
+static ra_err compare_impact(ra_checker *c, const char *group, const impact_values *v, double target_norm)
 {
     int64_t n = c->f.samples;
     char row[64];
@@ -345,10 +320,10 @@ static ra_err compare_impact(checker *c, const char *group, const impact_values 
     return RA_OK;
 }
 
-static ra_err check_impact(checker *c, ra_training training, const char *adapter, const char *group)
+static ra_err check_impact(ra_checker *c, ra_training training, const char *adapter, const char *group)
 {
     ra_model *m = NULL;
-    RA_TRY(open_model(c, "reference", training, adapter, &m));
+    RA_TRY(ra_check_open_model(c, "reference", training, adapter, &m));
     ra_backend *b = c->b;
     const ra_layout *layout = ra_model_trainable(m);
     size_t bytes = (size_t)layout->size * b->r_size;
@@ -366,7 +341,7 @@ static ra_err check_impact(checker *c, ra_training training, const char *adapter
     snprintf(row, sizeof row, "%s: g_J (eq. 5)", group);
     char path[64];
     snprintf(path, sizeof path, "%s/target_gradient", group);
-    ra_err err = compare_tensors(c, layout, path, row, c->tol.gradient, target);
+    ra_err err = ra_check_tensors(c, layout, path, row, c->tol.gradient, target);
     if (target_a != target) b->ops->cast_to_a(b, layout->size, target, target_a);
     int64_t n = c->f.samples;
     double *block = ra_calloc((size_t)n * (4 + 2 * RA_ROLES), sizeof *block);
@@ -402,7 +377,7 @@ static ra_err check_impact(checker *c, ra_training training, const char *adapter
 }
 
 /* Adds the gradient of eq. 6 over all samples; returns its value. */
-static double objective_pass(checker *c, ra_engine *e, ra_engine *reference, const double *weight, void *gradient)
+double ra_check_objective(ra_checker *c, ra_engine *e, ra_engine *reference, const double *weight, void *gradient)
 {
     double total = 0.0;
     for (int64_t i = 0; i < c->f.samples; i++) {
@@ -418,19 +393,19 @@ static double objective_pass(checker *c, ra_engine *e, ra_engine *reference, con
     return total;
 }
 
-static ra_err check_trace(checker *c, ra_engine *reference, const char *model, ra_training training, const char *adapter,
+static ra_err check_trace(ra_checker *c, ra_engine *reference, const char *model, ra_training training, const char *adapter,
                           const char *group)
 {
     ra_model *m = NULL;
-    RA_TRY(open_model(c, model, training, adapter, &m));
+    RA_TRY(ra_check_open_model(c, model, training, adapter, &m));
     ra_backend *b = c->b;
     const ra_layout *layout = ra_model_trainable(m);
     ra_engine *e = ra_engine_new(m, c->mb->max_rows, true, NULL);
-    ra_engine_set_reference_head(e, reference_head(c));
+    ra_engine_set_reference_head(e, ra_check_reference_head(c));
     void *gradient = b->ops->alloc(b, (size_t)layout->size * b->r_size);
     double *weight = ra_calloc((size_t)c->f.samples, sizeof *weight), want;
     ra_err err = read_vector(c, "impact", "weight", c->f.samples, weight);
-    double loss = err == RA_OK ? objective_pass(c, e, reference, weight, gradient) : 0.0;
+    double loss = err == RA_OK ? ra_check_objective(c, e, reference, weight, gradient) : 0.0;
     double norm = sqrt(b->ops->sum_squares(b, layout->size, gradient));
     char row[64], path[64];
     if (err == RA_OK) err = read_vector(c, group, "loss", 1, &want);
@@ -441,7 +416,7 @@ static ra_err check_trace(checker *c, ra_engine *reference, const char *model, r
     if (err == RA_OK) ra_check_compare(&c->table, row, c->tol.norm, 1e-12, &norm, &want, 1);
     snprintf(row, sizeof row, "%s: gradient", group);
     snprintf(path, sizeof path, "%s/gradient", group);
-    if (err == RA_OK) err = compare_tensors(c, layout, path, row, c->tol.gradient, gradient);
+    if (err == RA_OK) err = ra_check_tensors(c, layout, path, row, c->tol.gradient, gradient);
     ra_free(weight);
     b->ops->release(b, gradient);
     ra_engine_free(e);
@@ -449,50 +424,12 @@ static ra_err check_trace(checker *c, ra_engine *reference, const char *model, r
     return err;
 }
 
-static ra_err check_trajectory(checker *c, ra_engine *reference)
-{
-    ra_model *m = NULL;
-    RA_TRY(open_model(c, "reference", RA_TRAIN_FULL, NULL, &m));
-    ra_comm self = {MPI_COMM_SELF, 0, 1};
-    ra_grid grid;
-    ra_grid_make(&self, &grid);
-    ra_optimiser_config config = {.lr = c->f.lr,
-                                  .beta1 = c->f.beta1,
-                                  .beta2 = c->f.beta2,
-                                  .eps = c->f.eps,
-                                  .clip = c->f.clip,
-                                  .schedule = RA_SCHEDULE_CONSTANT};
-    ra_optimiser *o = ra_optimiser_new(m, &grid, &config);
-    ra_engine *e = ra_engine_new(m, c->mb->max_rows, true, NULL);
-    ra_engine_set_reference_head(e, reference_head(c));
-    double *weight = ra_calloc((size_t)c->f.samples, sizeof *weight), got[10], want[10];
-    ra_err err = read_vector(c, "impact", "weight", c->f.samples, weight);
-    if (err == RA_OK) err = read_values(c, "trajectory", 10, want);
-    for (int step = 0; step < 5 && err == RA_OK; step++) {
-        got[2 * step] = objective_pass(c, e, reference, weight, ra_optimiser_gradient(o));
-        err = ra_optimiser_step(o, &got[2 * step + 1]);
-    }
-    for (int step = 0; step < 5 && err == RA_OK; step++) {
-        ra_check_compare(&c->table, "trajectory: loss of five AdamW steps", c->tol.objective, 1e-12, &got[2 * step],
-                         &want[2 * step], 1);
-        ra_check_compare(&c->table, "trajectory: gradient norm", c->tol.late_norm, 1e-12, &got[2 * step + 1], &want[2 * step + 1],
-                         1);
-    }
-    if (err == RA_OK)
-        err = compare_tensors(c, &m->base, "trajectory_final", "trajectory: final parameters", c->tol.parameters, m->w_r);
-    ra_free(weight);
-    ra_engine_free(e);
-    ra_optimiser_free(o);
-    ra_model_close(m);
-    return err;
-}
-
-static ra_err check_forward(checker *c, ra_engine *reference)
+static ra_err check_forward(ra_checker *c, ra_engine *reference)
 {
     ra_model *policy = NULL;
-    RA_TRY(open_model(c, "policy", RA_FROZEN, NULL, &policy));
+    RA_TRY(ra_check_open_model(c, "policy", RA_FROZEN, NULL, &policy));
     ra_engine *e = ra_engine_new(policy, c->mb->max_rows, false, NULL);
-    ra_engine_set_reference_head(e, reference_head(c));
+    ra_engine_set_reference_head(e, ra_check_reference_head(c));
     ra_err err = RA_OK;
     for (int64_t i = 0; i < c->f.samples && err == RA_OK; i++) {
         const ra_check_sample *s = &c->f.sample[i];
@@ -506,9 +443,9 @@ static ra_err check_forward(checker *c, ra_engine *reference)
     return err;
 }
 
-static ra_err check_all(checker *c)
+static ra_err check_all(ra_checker *c)
 {
-    RA_TRY(open_model(c, "reference", RA_FROZEN, NULL, &c->reference));
+    RA_TRY(ra_check_open_model(c, "reference", RA_FROZEN, NULL, &c->reference));
     RA_TRY(check_ids(c, c->reference, "sample", c->f.sample, c->f.samples));
     RA_TRY(check_ids(c, c->reference, "gold", c->f.pair, c->f.gold));
     ra_engine *reference = ra_engine_new(c->reference, c->mb->max_rows, false, NULL);
@@ -518,7 +455,7 @@ static ra_err check_all(checker *c)
     if (err == RA_OK) err = check_trace(c, reference, "policy", RA_TRAIN_FULL, NULL, "trace");
     if (err == RA_OK && ra_h5_has(c->f.h5, "trace_lora"))
         err = check_trace(c, reference, "reference", RA_TRAIN_ADAPTER, "adapter", "trace_lora");
-    if (err == RA_OK) err = check_trajectory(c, reference);
+    if (err == RA_OK) err = ra_check_trajectory(c, reference);
     ra_engine_free(reference);
     return err;
 }
@@ -528,7 +465,7 @@ ra_err ra_tool_check(int argc, char **argv)
     if (argc < 1 || strchr(argv[0], '='))
         return ra_fail(RA_ERR_ARG, "usage: realign check DIR [backend=ref|cpu] [precision=fp64|fp32|bf16]");
     ra_settings *s = ra_settings_new();
-    checker c = {0};
+    ra_checker c = {0};
     ra_err err = ra_settings_read_words(s, argc - 1, argv + 1);
     if (err == RA_OK) {
         err = ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &c.b);

@@ -2,6 +2,8 @@
  * three examples. */
 #include "inspect_survey.h"
 
+#include "open_text.h"
+
 #include <realign/tools.h>
 
 #include <stdio.h>
@@ -45,7 +47,7 @@ static ra_err open_model(tool *t)
 {
     if (!t->model) return RA_OK;
     RA_TRY(ra_tokenizer_open(t->model, &t->tokenizer));
-    RA_TRY(ra_template_open(ra_set_text(t->s, "template"), t->tokenizer, &t->tpl));
+    RA_TRY(ra_open_template(t->s, t->tokenizer, &t->tpl));
     t->rules = (ra_sample_rules){t->tpl, ra_tokenizer_bos(t->tokenizer), INT32_MAX, RA_TRUNCATE_KEEP};
     return RA_OK;
 }

@@ -1,4 +1,6 @@
-/* `realign inspect` of a model: architecture, parameters, types, tensors by kind. */
+/* `realign inspect` of a model: architecture, parameters, tokenizer, types, tensors by kind. */
+#include "tool_inspect.h"
+
 #include <realign/mem.h>
 #include <realign/modelfile.h>
 #include <realign/tools.h>
@@ -165,6 +167,7 @@ ra_err ra_inspect_model(const char *path)
            1e-6 * (double)elements, (double)ra_modelfile_bytes(file) / (1 << 20));
     if (ra_modelfile_gguf(file)) print_gguf(ra_modelfile_gguf(file));
     print_config(file);
+    ra_inspect_text(path, file);
     print_types(file);
     puts("tensors:");
     for (int i = 0; i < n; i++) {

@@ -8,8 +8,8 @@
 #include <string.h>
 
 typedef struct {
-    const char *model, *template;
-    bool decode;
+    const char *model, *template, *date;
+    bool decode, keep_going;
     int flags;
     ra_tokenizer *tokenizer;
     ra_template *chat;
@@ -117,6 +117,10 @@ static ra_err one_line(tool *t, convert each, const char *line, size_t n)
     if (!in) return ra_fail(RA_ERR_DATA, "not JSON: %s (column %d)", error.text, error.column);
     ra_err err = each(t, in, &out);
     json_decref(in);
+    if (err == RA_ERR_DATA && t->keep_going) {
+        out = json_pack("{ss}", "error", ra_error_message());
+        err = out ? RA_OK : ra_fail(RA_ERR_DATA, "a message that is no UTF-8");
+    }
     /* ASCII: U+0085 and U+2028 would end the line for some readers. */
     if (err == RA_OK &&
         (json_dumpf(out, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII) != 0 || putchar('\n') == EOF)) {
@@ -149,6 +153,7 @@ static ra_err read_options(tool *t, int argc, char **argv, bool tokenize, const 
     for (int i = 0; i < argc; i++) {
         const char **value = !strcmp(argv[i], "--model")                   ? &t->model
                              : !tokenize && !strcmp(argv[i], "--template") ? &t->template
+                             : !tokenize && !strcmp(argv[i], "--date")     ? &t->date
                                                                            : NULL;
         if (value && i + 1 == argc) return ra_fail(RA_ERR_ARG, "%s: %s needs a value", command, argv[i]);
         if (value) {
@@ -159,6 +164,8 @@ static ra_err read_options(tool *t, int argc, char **argv, bool tokenize, const 
             t->flags |= RA_ENCODE_PLAIN;
         } else if (tokenize && !strcmp(argv[i], "--decode")) {
             t->decode = true;
+        } else if (!tokenize && !strcmp(argv[i], "--keep-going")) {
+            t->keep_going = true;
         } else {
             return ra_fail(RA_ERR_ARG, "%s: unknown option %s; accepted: %s", command, argv[i], accepted);
         }
@@ -188,8 +195,9 @@ ra_err ra_tool_tokenize(int argc, char **argv)
 ra_err ra_tool_template(int argc, char **argv)
 {
     tool t = {.template = "auto"};
-    ra_err err = read_options(&t, argc, argv, false, "--model M, --template NAME");
+    ra_err err = read_options(&t, argc, argv, false, "--model M, --template NAME, --date DATE, --keep-going");
     if (err == RA_OK) err = ra_template_open(t.template, t.tokenizer, &t.chat);
+    if (err == RA_OK && t.date) err = ra_template_set_date(t.chat, t.date);
     if (err == RA_OK) err = every_line(&t, "template", template_line);
     tool_close(&t);
     return err;

@@ -279,9 +279,7 @@ static void configure(train *t)
     ra_settings_write_yaml(s, &t->used);
     t->policy =
         (ra_checkpoint_policy){.dir = t->checkpoints, .keep = (int)ra_set_int(s, "checkpoint.keep"), .used_yaml = t->used.data};
-    t->control = (ra_runctl){.wall_limit_s = ra_set_real(s, "run.wall_limit"),
-                             .margin_s = ra_set_real(s, "run.stop_margin"),
-                             .stop_file = *ra_set_text(s, "run.stop_file") ? ra_set_text(s, "run.stop_file") : NULL};
+    t->control = ra_run_control(s);
 }
 
 /* What must agree between a checkpoint and the run that goes on from it. */
@@ -362,6 +360,11 @@ static ra_err work_through(train *t)
             (double)ra_model_trainable(t->m)->size * 1e-6, (double)ra_engine_bytes(t->e) * 1e-6);
     ra_info("train: %lld samples, %lld a step, %lld steps an epoch, %lld steps in all, %d rank%s", (long long)t->n,
             (long long)t->batch, (long long)t->batches, (long long)t->total, world->size, world->size == 1 ? "" : "s");
+    if (t->w.conflicts && r->count[RA_ACTION_RETAIN] && ra_set_bool(r->s, "train.kl")) {
+        ra_info("train: a Retain sample's KL carries %.4g times the weight of an average conflict (alpha_kl %g, "
+                "weights.normalise %s)",
+                r->objective.alpha_kl / t->w.average, r->objective.alpha_kl, ra_set_text(r->s, "weights.normalise"));
+    }
     ra_runctl_start(&t->control);
     t->order_epoch = -1;
     ra_err err = steps(t);

@@ -1,6 +1,7 @@
-/* triage: the new policy's verdict on both responses of every row, and the action that follows (METHOD section 2). Blocks of rows are dealt to the ranks;
- * a rank keeps ten bytes a row of its share. Nothing depends on the number of ranks. */
+/* triage: the new policy's verdict on both responses of every row, and the action that follows (METHOD section 2): what the result depends on, its order,
+ * what is said about it. */
 #include "triage.h"
+#include "oracles.h"
 
 #include <realign/file.h>
 #include <realign/hash.h>
@@ -13,16 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 64 /* rows dealt at a time */, SHOWN_REASONS = 4 };
+enum { BLOCK = RA_TRIAGE_BLOCK, SHOWN_REASONS = 4 };
 
 typedef struct {
-    const ra_settings *s;
-    const ra_comm *world;
-    ra_oracle *oracle;
-    ra_prefdata *data;
-    ra_triage_row *rows; /* of this rank's share, in ascending id */
-    int64_t n, capacity;
-    ra_category_list categories;
+    ra_triage_share share;
     char data_hash[33];
     char *key;
 } triage;
@@ -30,82 +25,30 @@ typedef struct {
 /* ---- what the result depends on ---- */
 static void make_key(triage *t)
 {
-    uint64_t keys = ra_prefdata_settings_hash(t->s);
-    t->key = ra_format("data %s, policy %016" PRIx64 ", keys %016" PRIx64, t->data_hash, ra_oracle_hash(t->oracle), keys);
+    t->key = ra_format("data %s, policy %016" PRIx64 ", keys %016" PRIx64, t->data_hash, ra_oracle_hash(t->share.oracle),
+                       ra_prefdata_settings_hash(t->share.s));
 }
 
 /* Collective. Sets *reused; an error only where run.resume forbids to begin afresh. */
 static ra_err try_reuse(triage *t, bool *reused)
 {
-    const char *resume = ra_set_text(t->s, "run.resume"), *dir = ra_set_text(t->s, "run.dir");
+    const char *resume = ra_set_text(t->share.s, "run.resume"), *dir = ra_set_text(t->share.s, "run.dir");
     *reused = false;
     if (strcmp(resume, "never") == 0) return RA_OK;
     ra_buf why = {0};
-    int same = t->world->rank == 0 && ra_triage_is_current(dir, t->key, &why);
-    ra_comm_bcast(t->world, &same, sizeof same, 0);
+    int same = t->share.world->rank == 0 && ra_triage_is_current(dir, t->key, &why);
+    ra_comm_bcast(t->share.world, &same, sizeof same, 0);
     ra_err err = RA_OK;
     *reused = same != 0;
     if (same) {
         ra_info("triage: %s/triage.h5 is up to date (run.resume: never begins afresh)", dir);
     } else if (strcmp(resume, "must") == 0) {
-        if (t->world->rank == 0)
+        if (t->share.world->rank == 0)
             err = ra_fail(RA_ERR_DATA, "run.resume is must, but %s/triage.h5 cannot be used: %s", dir, why.data);
-        err = ra_comm_agree(t->world, err);
+        err = ra_comm_agree(t->share.world, err);
     }
     ra_buf_free(&why);
     return err;
-}
-
-/* ---- judging this rank's rows ---- */
-static ra_triage_row *add_row(triage *t)
-{
-    if (t->n == t->capacity) {
-        t->capacity = t->capacity ? 2 * t->capacity : 4096;
-        t->rows = ra_realloc(t->rows, (size_t)t->capacity, sizeof *t->rows);
-    }
-    ra_triage_row *row = &t->rows[t->n++];
-    *row = (ra_triage_row){.action = RA_ACTION_NONE, .c_w = -1, .c_l = -1, .rule_w = -1, .rule_l = -1, .category = -1};
-    return row;
-}
-
-static ra_err judge_row(triage *t, const ra_row *row, ra_triage_row *out)
-{
-    int index_w = row->chosen_is_first ? 0 : 1;
-    const ra_oracle_item items[2] = {
-        {row->prompt_text, row->chosen, row->category, row->source, index_w},
-        {row->prompt_text, row->rejected, row->category, row->source, 1 - index_w},
-    };
-    ra_verdict verdict[2];
-    ra_err err = ra_oracle_judge(t->oracle, items, 2, verdict);
-    if (err != RA_OK) return ra_fail_in(err, "row %lld", (long long)row->id + 1);
-    out->c_w = verdict[0].compliant;
-    out->c_l = verdict[1].compliant;
-    out->rule_w = verdict[0].rule;
-    out->rule_l = verdict[1].rule;
-    out->category = ra_category_index(&t->categories, row->category);
-    bool held_out = ra_row_held_out(t->s, row->prompt_hash);
-    ra_action action = held_out ? RA_ACTION_NONE : ra_triage_action(out->c_w, out->c_l);
-    out->action = (int8_t)action;
-    out->state = held_out ? RA_TRIAGE_HELD_OUT : action == RA_ACTION_NONE ? RA_TRIAGE_UNDECIDED : RA_TRIAGE_USED;
-    return RA_OK;
-}
-
-static ra_err judge_all(triage *t)
-{
-    for (;;) {
-        const ra_row *row;
-        ra_row_status status;
-        bool more;
-        RA_TRY(ra_prefdata_next(t->data, t->world->rank, t->world->size, BLOCK, &row, &status, &more));
-        if (!more) return RA_OK;
-        ra_triage_row *out = add_row(t);
-        if (status == RA_ROW_OK) {
-            RA_TRY(judge_row(t, row, out));
-        } else {
-            out->state = status == RA_ROW_SKIPPED ? RA_TRIAGE_SKIPPED : RA_TRIAGE_MALFORMED;
-        }
-        if (t->n % 4096 == 0) ra_progress(0, "triage: %lld rows read", (long long)ra_prefdata_counts(t->data)->rows);
-    }
 }
 
 /* ---- from dealt blocks to contiguous rows ---- */
@@ -121,10 +64,10 @@ static int64_t share_below(int64_t end, int rank, int size)
     return end / round * BLOCK + (rest < 0 ? 0 : rest > BLOCK ? BLOCK : rest);
 }
 
-/* Collective. Afterwards this rank holds rows [first, first + n) of the data in t->rows. Returns first. */
+/* Collective. Afterwards this rank holds rows [first, first + n) of the data in t->share.rows. Returns first. */
 static int64_t gather_contiguous(triage *t, int64_t total)
 {
-    int size = t->world->size, rank = t->world->rank;
+    int size = t->share.world->size, rank = t->share.world->rank;
     int *plan = ra_calloc((size_t)size * 4, sizeof *plan), *send = plan, *send_at = plan + size, *get = plan + 2 * size,
         *get_at = plan + 3 * size;
     int64_t first = first_row(total, rank, size), end = first_row(total, rank + 1, size);
@@ -140,15 +83,15 @@ static int64_t gather_contiguous(triage *t, int64_t total)
     RA_MPI(MPI_Type_commit(&type));
     ra_triage_row *arrived = ra_alloc((size_t)(end - first), sizeof *arrived),
                   *ordered = ra_realloc(NULL, (size_t)(end - first), sizeof *ordered);
-    RA_MPI(MPI_Alltoallv(t->rows, send, send_at, type, arrived, get, get_at, type, t->world->comm));
+    RA_MPI(MPI_Alltoallv(t->share.rows, send, send_at, type, arrived, get, get_at, type, t->share.world->comm));
     RA_MPI(MPI_Type_free(&type));
     for (int64_t id = first; id < end; id++)
         ordered[id - first] = arrived[get_at[id / BLOCK % size]++]; /* each rank's rows come in order */
     ra_free(arrived);
     ra_free(plan);
-    free(t->rows);
-    t->rows = ordered;
-    t->n = t->capacity = end - first;
+    free(t->share.rows);
+    t->share.rows = ordered;
+    t->share.n = t->share.capacity = end - first;
     return first;
 }
 
@@ -168,14 +111,14 @@ static int by_row(const void *a, const void *b)
 static void report_reasons(const triage *t, const char *what, int64_t total, const int64_t *rows, const char *const *why)
 {
     if (total == 0) return;
-    reason mine[SHOWN_REASONS] = {0}, *all = ra_calloc((size_t)t->world->size, sizeof mine);
+    reason mine[SHOWN_REASONS] = {0}, *all = ra_calloc((size_t)t->share.world->size, sizeof mine);
     for (int i = 0; i < SHOWN_REASONS && why[i]; i++) {
         mine[i].row = rows[i];
         snprintf(mine[i].why, sizeof mine[i].why, "%s", why[i]);
     }
-    RA_MPI(MPI_Gather(mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, 0, t->world->comm));
-    int n = t->world->size * SHOWN_REASONS, shown = 0;
-    if (t->world->rank == 0) qsort(all, (size_t)n, sizeof *all, by_row);
+    RA_MPI(MPI_Gather(mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, 0, t->share.world->comm));
+    int n = t->share.world->size * SHOWN_REASONS, shown = 0;
+    if (t->share.world->rank == 0) qsort(all, (size_t)n, sizeof *all, by_row);
     for (int i = 0; i < n && shown < SHOWN_REASONS; i++) {
         if (all[i].row == 0) continue;
         ra_info("triage: row %lld is %s: %s", (long long)all[i].row, what, all[i].why);
@@ -186,23 +129,25 @@ static void report_reasons(const triage *t, const char *what, int64_t total, con
 }
 
 /* Collective. */
-static void report(const triage *t, const ra_triage_counts *counts)
+static void report(const triage *t, const ra_triage_counts *counts, const ra_agreement *agreement)
 {
-    const ra_data_counts *c = ra_prefdata_counts(t->data);
+    const ra_data_counts *c = ra_prefdata_counts(t->share.data);
     report_reasons(t, "malformed", counts->state[RA_TRIAGE_MALFORMED], c->first_malformed, c->why_malformed);
     report_reasons(t, "skipped", counts->state[RA_TRIAGE_SKIPPED], c->first_skipped, c->why_skipped);
     ra_buf table = {0}, advice = {0};
-    ra_triage_table(counts, &t->categories, t->oracle, &table);
+    ra_triage_table(counts, &t->share.categories, t->share.oracle, &table);
+    ra_triage_agreement_table(agreement, t->share.oracle, &table);
     ra_triage_advice(counts, &advice);
-    ra_info("triage: policy %s (%s), schema %s, %lld rows\n%s", ra_oracle_policy_name(t->oracle), ra_oracle_kind(t->oracle),
-            ra_prefdata_schema(t->data), (long long)counts->all.rows, table.data);
-    if (t->categories.overflow) {
+    ra_info("triage: policy %s (%s), schema %s, %lld rows\n%s", ra_oracle_policy(t->share.oracle)->name,
+            ra_oracle_kind(t->share.oracle), ra_prefdata_schema(t->share.data), (long long)counts->all.rows, table.data);
+    if (t->share.categories.overflow) {
         ra_info("triage: the category column holds more than %d different texts and is not used", RA_MOST_CATEGORIES);
     }
-    if (counts->state[RA_TRIAGE_UNDECIDED] && *ra_oracle_problem(t->oracle)) {
-        ra_info("triage: a row could not be decided: %s", ra_oracle_problem(t->oracle));
+    if (counts->state[RA_TRIAGE_UNDECIDED] && *ra_oracle_problem(t->share.oracle)) {
+        ra_info("triage: a row could not be decided: %s", ra_oracle_problem(t->share.oracle));
     }
-    if (advice.length && t->world->rank == 0) ra_warn("triage: %.*s", (int)advice.length - 1, advice.data);
+    if (counts->flipped) ra_info("triage: oracle.noise turned %lld verdicts round", (long long)counts->flipped);
+    if (advice.length && t->share.world->rank == 0) ra_warn("triage: %.*s", (int)advice.length - 1, advice.data);
     ra_buf_free(&table);
     ra_buf_free(&advice);
 }
@@ -210,69 +155,90 @@ static void report(const triage *t, const ra_triage_counts *counts)
 /* The same limits on any number of ranks. */
 static ra_err check_counts(const triage *t, const ra_triage_counts *c)
 {
-    int64_t limit = ra_set_int(t->s, "data.malformed_limit"), used = c->all.judged[0] + c->all.judged[1];
+    int64_t limit = ra_set_int(t->share.s, "data.malformed_limit"), used = c->all.judged[0] + c->all.judged[1];
     if (c->state[RA_TRIAGE_MALFORMED] > limit) {
         return ra_fail(RA_ERR_DATA, "%lld malformed rows among %lld, more than data.malformed_limit = %lld",
                        (long long)c->state[RA_TRIAGE_MALFORMED], (long long)c->all.rows, (long long)limit);
     }
     if (used) return RA_OK;
-    return ra_fail(
-        RA_ERR_DATA, "triage: none of the %lld rows could be judged (%lld skipped, %lld malformed, %lld undecided%s%s)",
-        (long long)c->all.rows, (long long)c->state[RA_TRIAGE_SKIPPED], (long long)c->state[RA_TRIAGE_MALFORMED],
-        (long long)c->state[RA_TRIAGE_UNDECIDED], *ra_oracle_problem(t->oracle) ? ": " : "", ra_oracle_problem(t->oracle));
+    return ra_fail(RA_ERR_DATA,
+                   "triage: none of the %lld rows could be judged (%lld skipped, %lld malformed, %lld undecided%s%s)",
+                   (long long)c->all.rows, (long long)c->state[RA_TRIAGE_SKIPPED], (long long)c->state[RA_TRIAGE_MALFORMED],
+                   (long long)c->state[RA_TRIAGE_UNDECIDED], *ra_oracle_problem(t->share.oracle) ? ": " : "",
+                   ra_oracle_problem(t->share.oracle));
 }
 
 /* ---- the stage ---- */
-static ra_err open_inputs(triage *t)
+/* Collective. What is known once all rows are judged, of all ranks. */
+static void count(triage *t, ra_triage_counts *counts, ra_agreement *agreement)
 {
-    if (t->world->rank == 0) RA_TRY(ra_dir_try(ra_set_text(t->s, "run.dir")));
-    RA_TRY(ra_oracle_open(ra_set_text(t->s, "oracle.kind"), ra_set_text(t->s, "policy"), &t->oracle));
-    return ra_prefdata_open_settings(t->s, &t->data);
+    const ra_comm *world = t->share.world;
+    ra_triage_count(counts, world, t->share.rows, t->share.n, t->share.categories.n, ra_oracle_rule_count(t->share.oracle));
+    counts->flipped = ra_oracle_counted(t->share.oracle)->flipped;
+    ra_comm_sum_i64(world, &counts->flipped, 1);
+    *agreement = *ra_oracle_agreement(t->share.oracle);
+    ra_agreement_sum(agreement, world);
+}
+
+static ra_err write(const triage *t, const ra_triage_counts *counts, const ra_agreement *agreement, int64_t first, int64_t total)
+{
+    const ra_settings *s = t->share.s;
+    ra_buf yaml = {0};
+    ra_settings_write_yaml(s, &yaml);
+    const ra_triage_result result = {.dir = ra_set_text(s, "run.dir"),
+                                     .used_yaml = yaml.data,
+                                     .schema = ra_prefdata_schema(t->share.data),
+                                     .key = t->key,
+                                     .data_hash = t->data_hash,
+                                     .oracle = t->share.oracle,
+                                     .categories = &t->share.categories,
+                                     .counts = counts,
+                                     .agreement = agreement,
+                                     .noise = ra_set_real(s, "oracle.noise"),
+                                     .threshold = ra_set_real(s, "oracle.threshold"),
+                                     .first = first,
+                                     .count = t->share.n,
+                                     .total = total,
+                                     .rows = t->share.rows};
+    ra_err err = ra_triage_write(&result, t->share.world);
+    ra_buf_free(&yaml);
+    return err;
 }
 
 static ra_err make(triage *t)
 {
-    RA_TRY(ra_prefdata_find_duplicates(t->data, t->s, t->world));
-    RA_TRY(ra_comm_agree(t->world, judge_all(t)));
-    int64_t total = ra_prefdata_counts(t->data)->rows;
+    RA_TRY(ra_prefdata_find_duplicates(t->share.data, t->share.s, t->share.world));
+    RA_TRY(ra_triage_judge(&t->share));
+    int64_t total = ra_prefdata_counts(t->share.data)->rows;
     ra_progress(1, "triage: %lld rows read", (long long)total);
-    ra_category_merge(&t->categories, t->world, t->rows, t->n);
+    ra_category_merge(&t->share.categories, t->share.world, t->share.rows, t->share.n);
     int64_t first = gather_contiguous(t, total);
     ra_triage_counts counts;
-    ra_triage_count(&counts, t->world, t->rows, t->n, t->categories.n, ra_oracle_rule_count(t->oracle));
-    report(t, &counts);
-    ra_err err = ra_comm_agree(t->world, check_counts(t, &counts));
-    if (err == RA_OK) {
-        ra_buf yaml = {0};
-        ra_settings_write_yaml(t->s, &yaml);
-        const ra_triage_result result = {ra_set_text(t->s, "run.dir"),
-                                         yaml.data,
-                                         ra_prefdata_schema(t->data),
-                                         t->key,
-                                         t->data_hash,
-                                         t->oracle,
-                                         &t->categories,
-                                         &counts,
-                                         first,
-                                         t->n,
-                                         total,
-                                         t->rows};
-        err = ra_triage_write(&result, t->world);
-        ra_buf_free(&yaml);
-    }
+    ra_agreement *agreement = ra_alloc(1, sizeof *agreement);
+    count(t, &counts, agreement);
+    report(t, &counts, agreement);
+    ra_err err = ra_comm_agree(t->share.world, check_counts(t, &counts));
+    if (err == RA_OK) err = write(t, &counts, agreement, first, total);
+    ra_free(agreement);
     ra_triage_counts_free(&counts);
     return err;
 }
 
-ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world)
+static ra_err open_data(triage *t)
+{
+    if (t->share.world->rank == 0) RA_TRY(ra_dir_try(ra_set_text(t->share.s, "run.dir")));
+    return ra_prefdata_open_settings(t->share.s, &t->share.data);
+}
+
+ra_err ra_triage_with(const ra_settings *s, const ra_comm *world, ra_oracle *oracle)
 {
     triage *t = ra_calloc(1, sizeof *t);
-    t->s = s;
-    t->world = world;
+    t->share = (ra_triage_share){.s = s, .world = world, .oracle = oracle};
     ra_timers *timers = ra_timers_new();
     bool reused = false;
+    ra_oracle_set_noise(oracle, ra_set_real(s, "oracle.noise"), (uint64_t)ra_set_int(s, "seed"));
     ra_timer_begin(timers, "triage");
-    ra_err err = ra_comm_agree(world, open_inputs(t));
+    ra_err err = ra_comm_agree(world, open_data(t));
     if (err == RA_OK) err = ra_prefdata_hash_files(s, world, t->data_hash);
     if (err == RA_OK) make_key(t);
     if (err == RA_OK) err = try_reuse(t, &reused);
@@ -284,11 +250,21 @@ ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world)
         free(path);
     }
     ra_timers_free(timers);
-    ra_prefdata_close(t->data);
-    ra_oracle_close(t->oracle);
-    ra_category_free(&t->categories);
-    free(t->rows);
+    ra_prefdata_close(t->share.data);
+    ra_err closed = ra_oracle_close(oracle);
+    if (err == RA_OK) err = ra_comm_agree(world, closed);
+    ra_category_free(&t->share.categories);
+    free(t->share.rows);
     free(t->key);
     ra_free(t);
     return err;
+}
+
+ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world)
+{
+    ra_oracle *oracle = NULL;
+    ra_err err = ra_oracle_open_settings(s, world, &oracle), agreed = ra_comm_agree(world, err);
+    if (agreed == RA_OK) return ra_triage_with(s, world, oracle);
+    ra_oracle_close(oracle);
+    return agreed;
 }

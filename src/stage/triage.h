@@ -2,6 +2,7 @@
 #ifndef RA_STAGE_TRIAGE_H
 #define RA_STAGE_TRIAGE_H
 #include <realign/comm.h>
+#include <realign/h5.h>
 #include <realign/mem.h>
 #include <realign/oracle.h>
 #include <realign/prefdata.h>
@@ -20,9 +21,10 @@ typedef enum {
 } ra_triage_state;
 
 typedef struct {
-    int8_t state, action;             /* ra_triage_state, ra_action */
-    int8_t c_w, c_l;                  /* verdicts: 1 compliant, 0 not, -1 not judged or undecided */
-    int16_t rule_w, rule_l, category; /* indices; -1: none */
+    int8_t state, action;                                   /* ra_triage_state, ra_action */
+    int8_t c_w, c_l;                                        /* verdicts: 1 compliant, 0 not, -1 not judged or undecided */
+    int16_t rule_w, rule_l, category;                       /* indices; -1: none */
+    float probability_w, probability_l, margin_w, margin_l; /* as ra_verdict has them */
 } ra_triage_row;
 
 /* The table of METHOD section 2. RA_ACTION_NONE where a verdict that matters is -1. */
@@ -45,6 +47,26 @@ int16_t ra_category_index(ra_category_list *list, const char *name);
 void ra_category_merge(ra_category_list *list, const ra_comm *comm, ra_triage_row *rows, int64_t n);
 void ra_category_free(ra_category_list *list);
 
+/* ---- judging (triage_judge.c) ---- */
+enum { RA_TRIAGE_BLOCK = 64 /* rows dealt at a time */ };
+
+typedef struct {
+    const ra_settings *s;
+    const ra_comm *world;
+    ra_oracle *oracle;
+    ra_prefdata *data;
+    ra_triage_row *rows; /* (n) of this rank's share, in ascending id; from malloc */
+    int64_t n, capacity;
+    ra_category_list categories;
+} ra_triage_share;
+
+/* Collective. Reads t->data to its end and judges both responses of every row of this rank's share. RA_ERR_DATA beyond oracle.undecided_limit; with a costly
+ * oracle RA_ERR_STOPPED after an orderly stop, when its cache holds all that was heard. */
+ra_err ra_triage_judge(ra_triage_share *t);
+
+/* Collective. The stage with an oracle that is open; closes it. */
+ra_err ra_triage_with(const ra_settings *s, const ra_comm *world, ra_oracle *oracle);
+
 /* ---- counts and what is said about them ---- */
 typedef struct {
     int64_t rows, action[3], judged[2], yes[2]; /* judged, yes: of y_w and y_l */
@@ -55,6 +77,7 @@ typedef struct {
     ra_triage_group all, without_category, *category; /* (n_categories) */
     int64_t *rule[2];                                 /* (n_rules) how often a rule decided over y_w, y_l */
     int n_categories, n_rules;
+    int64_t flipped; /* verdicts that oracle.noise turned round */
 } ra_triage_counts;
 
 /* Collective. Counts rows[0..n) of this rank and adds over ranks. */
@@ -66,6 +89,12 @@ void ra_triage_table(const ra_triage_counts *c, const ra_category_list *categori
 /* What an empty set means for the method and what to check; nothing where no set is empty. Also undecided rows. */
 void ra_triage_advice(const ra_triage_counts *c, ra_buf *out);
 
+/* ---- agreement of combined oracles (triage_agreement.c) ---- */
+/* `a` is of all ranks. For combinations. */
+void ra_triage_agreement_table(const ra_agreement *a, const ra_oracle *oracle, ra_buf *out);
+/* Collective over the file: the group /agreement. */
+ra_err ra_triage_agreement_write(ra_h5 *file, const ra_agreement *a, const ra_oracle *oracle);
+
 /* ---- files (triage_file.c) ---- */
 typedef struct {
     const char *dir, *used_yaml, *schema, *key; /* key: data, policy and settings that the result depends on */
@@ -73,7 +102,9 @@ typedef struct {
     const ra_oracle *oracle;
     const ra_category_list *categories;
     const ra_triage_counts *counts;
-    int64_t first, count, total; /* this rank holds rows [first, first + count) of total */
+    const ra_agreement *agreement; /* of all ranks */
+    double noise, threshold;       /* as the settings have them */
+    int64_t first, count, total;   /* this rank holds rows [first, first + count) of total */
     const ra_triage_row *rows;
 } ra_triage_result;
 

@@ -142,7 +142,7 @@ static ra_err write_jsonl(const ra_triage_result *r, const ra_comm *comm)
 }
 
 /* ---- triage.h5 ---- */
-typedef enum { CELL_ID, CELL_I8, CELL_I16 } cell;
+typedef enum { CELL_ID, CELL_I8, CELL_I16, CELL_F32 } cell;
 
 typedef struct {
     const char *name;
@@ -163,10 +163,18 @@ static const column columns[] = {
     {"/category", CELL_I16, FIELD(category), "the row's category, an index into /categories; -1 none"},
 };
 
+/* Of oracles whose kind has them. */
+static const column graded_columns[] = {
+    {"/probability_w", CELL_F32, FIELD(probability_w), "probability that y_w complies, as the oracle gave it"},
+    {"/probability_l", CELL_F32, FIELD(probability_l), "probability that y_l complies, as the oracle gave it"},
+    {"/margin_w", CELL_F32, FIELD(margin_w), "log-odds that y_w complies, before the threshold; 0 where the kind has none"},
+    {"/margin_l", CELL_F32, FIELD(margin_l), "log-odds that y_l complies, before the threshold; 0 where the kind has none"},
+};
+
 static ra_err write_column(ra_h5 *file, const ra_triage_result *r, const column *c)
 {
-    static const size_t sizes[] = {sizeof(int64_t), sizeof(int8_t), sizeof(int16_t)};
-    const hid_t types[] = {H5T_NATIVE_INT64, H5T_NATIVE_INT8, H5T_NATIVE_INT16};
+    static const size_t sizes[] = {sizeof(int64_t), sizeof(int8_t), sizeof(int16_t), sizeof(float)};
+    const hid_t types[] = {H5T_NATIVE_INT64, H5T_NATIVE_INT8, H5T_NATIVE_INT16, H5T_NATIVE_FLOAT};
     size_t size = sizes[c->cell];
     char *values = ra_alloc((size_t)r->count, size);
     for (int64_t i = 0; i < r->count; i++) {
@@ -196,7 +204,7 @@ static ra_err write_attributes(ra_h5 *file, const ra_triage_result *r)
     snprintf(hash, sizeof hash, "%016" PRIx64, ra_oracle_hash(r->oracle));
     const struct {
         const char *name, *value;
-    } texts[] = {{"policy", ra_oracle_policy_name(r->oracle)},
+    } texts[] = {{"policy", ra_oracle_policy(r->oracle)->name},
                  {"oracle", ra_oracle_kind(r->oracle)},
                  {"oracle_hash", hash},
                  {"data_hash", r->data_hash},
@@ -217,17 +225,22 @@ static ra_err write_attributes(ra_h5 *file, const ra_triage_result *r)
                   {"n_judged_w", c->all.judged[0]},
                   {"n_judged_l", c->all.judged[1]},
                   {"n_compliant_w", c->all.yes[0]},
-                  {"n_compliant_l", c->all.yes[1]}};
+                  {"n_compliant_l", c->all.yes[1]},
+                  {"n_turned_by_noise", c->flipped}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         RA_TRY(ra_h5_write_attr_text(file, "/", texts[i].name, texts[i].value));
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         RA_TRY(ra_h5_write_attr_i64(file, "/", counts[i].name, counts[i].value));
-    return RA_OK;
+    RA_TRY(ra_h5_write_attr_f64(file, "/", "oracle_noise", r->noise));
+    return ra_oracle_has_probability(r->oracle) ? ra_h5_write_attr_f64(file, "/", "oracle_threshold", r->threshold) : RA_OK;
 }
 
 static ra_err fill_h5(ra_h5 *file, const ra_triage_result *r, const ra_comm *comm)
 {
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) RA_TRY(write_column(file, r, &columns[i]));
+    size_t graded = ra_oracle_has_probability(r->oracle) ? sizeof graded_columns / sizeof *graded_columns : 0;
+    for (size_t i = 0; i < graded; i++) RA_TRY(write_column(file, r, &graded_columns[i]));
+    if (ra_oracle_member_count(r->oracle) > 1) RA_TRY(ra_triage_agreement_write(file, r->agreement, r->oracle));
     RA_TRY(write_names(file, r));
     RA_TRY(write_attributes(file, r));
     return ra_h5_write_provenance(file, comm, r->used_yaml);

@@ -44,8 +44,8 @@ void ra_triage_count(ra_triage_counts *c, const ra_comm *comm, const ra_triage_r
         add_row(&c->all, row);
         if (row->state == RA_TRIAGE_SKIPPED || row->state == RA_TRIAGE_MALFORMED) continue;
         add_row(row->category >= 0 ? &c->category[row->category] : &c->without_category, row);
-        if (row->c_w == 0) c->rule[0][row->rule_w]++;
-        if (row->c_l == 0) c->rule[1][row->rule_l]++;
+        if (row->c_w == 0 && row->rule_w >= 0) c->rule[0][row->rule_w]++;
+        if (row->c_l == 0 && row->rule_l >= 0) c->rule[1][row->rule_l]++;
     }
     enum { GROUP = sizeof(ra_triage_group) / sizeof(int64_t) };
     ra_comm_sum_i64(comm, c->state, RA_TRIAGE_STATES);
@@ -171,7 +171,8 @@ void ra_triage_advice(const ra_triage_counts *c, ra_buf *out)
     } else if (!invert) {
         ra_buf_adds(out, "Invert is empty: no rejected response follows the new policy where the preferred one does not. The "
                          "model is only told what to stop "
-                         "(Punish), never what to do instead. Add a `correction` column, or check that the rules are not so "
+                         "(Punish), never what to do instead. Give it corrections (correct.source, doc/corrections.md), or check "
+                         "that the rules are not so "
                          "strict that hardly any response "
                          "passes them.\n");
     } else if (!punish) {

@@ -32,8 +32,8 @@ void ra_weights_free(ra_weights *w)
 
 uint64_t ra_weights_key(const ra_run *run)
 {
-    static const char *const keys[] = {"method",  "seed", "beta", "tau",      "gamma",   "invert_loss", "npo_scale",
-                                       "weights", "gold", "lora", "alpha_kl", "backend", "precision"};
+    static const char *const keys[] = {"method",    "seed",    "beta", "tau",  "gamma",   "invert_loss",
+                                       "npo_scale", "weights", "gold", "lora", "backend", "precision"};
     uint64_t parts[3] = {run->key, ra_settings_hash(run->s, keys, sizeof keys / sizeof keys[0]), (uint64_t)run->b->a};
     return ra_hash_bytes(parts, sizeof parts).low;
 }
@@ -62,12 +62,13 @@ static ra_err put_all(const ra_run *run, ra_h5 *h5, const ra_weights *w, const c
                "first row in hidden.bin of a Retain sample's y_w; -1 elsewhere", "row"));
     RA_TRY(ra_h5_write_attr_text(h5, "/", "normalise", ra_set_text(run->s, "weights.normalise")));
     RA_TRY(ra_h5_write_attr_text(h5, "/", "hidden_type", ra_dtype_name(run->b->a)));
-    RA_TRY(ra_h5_write_attr_f64(h5, "/", "effective_ratio", w->effective_ratio));
+    RA_TRY(ra_h5_write_attr_f64(h5, "/", "average_weight", w->average));
     RA_TRY(ra_h5_write_attr_f64(h5, "/", "length_correlation", w->length_correlation));
     RA_TRY(ra_h5_write_attr_f64(h5, "/", "target_norm", w->target_norm));
     RA_TRY(ra_h5_write_attr_f64(h5, "/", "self_check", w->self_check));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "conflicts", w->conflicts));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "positive", w->positive));
+    RA_TRY(ra_h5_write_attr_i64(h5, "/", "corrected", run->corrected));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "gold_size", w->gold));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "hidden_rows", w->hidden_rows));
     RA_TRY(ra_h5_write_attr_i64(h5, "/", "hidden_bytes", w->hidden_bytes));
@@ -109,7 +110,7 @@ static ra_err get_all(const ra_run *run, ra_h5 *h5, ra_weights *w)
     RA_TRY(ra_h5_read(h5, "reference_logp", H5T_NATIVE_DOUBLE, 0, -1, w->reference));
     RA_TRY(ra_h5_read(h5, "length", H5T_NATIVE_INT32, 0, -1, w->length));
     RA_TRY(ra_h5_read(h5, "hidden_row", H5T_NATIVE_INT64, 0, -1, w->hidden));
-    RA_TRY(ra_h5_read_attr_f64(h5, "/", "effective_ratio", &w->effective_ratio));
+    RA_TRY(ra_h5_read_attr_f64(h5, "/", "average_weight", &w->average));
     RA_TRY(ra_h5_read_attr_f64(h5, "/", "length_correlation", &w->length_correlation));
     RA_TRY(ra_h5_read_attr_i64(h5, "/", "conflicts", &w->conflicts));
     RA_TRY(ra_h5_read_attr_i64(h5, "/", "positive", &w->positive));

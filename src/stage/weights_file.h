@@ -12,7 +12,7 @@ typedef struct {
     int32_t *length;   /* (n, RA_ROLES) scored tokens */
     int64_t *hidden;   /* (n) first row in hidden.bin of a Retain sample's y_w; -1 elsewhere */
     int64_t hidden_rows, hidden_bytes;
-    double effective_ratio, length_correlation, target_norm, self_check;
+    double average /* weight of a conflict */, length_correlation, target_norm, self_check;
     int64_t conflicts, positive, gold;
     uint64_t key;
 } ra_weights;

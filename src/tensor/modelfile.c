@@ -229,6 +229,23 @@ int64_t ra_modelfile_bytes(const ra_modelfile *file)
     return bytes;
 }
 
+ra_err ra_modelfile_hash(const ra_modelfile *file, ra_hash *out)
+{
+    char *config = NULL;
+    RA_TRY(ra_modelfile_config_json(file, &config));
+    ra_hasher *h = ra_hasher_new();
+    ra_hasher_add(h, config, strlen(config) + 1);
+    for (int i = 0; i < file->maps; i++) {
+        uint64_t size = file->map[i].size;
+        ra_hasher_add(h, &size, sizeof size);
+        ra_hasher_add(h, file->map[i].data, file->map[i].size);
+        ra_map_release_pages(&file->map[i]);
+    }
+    free(config);
+    *out = ra_hasher_end(h);
+    return RA_OK;
+}
+
 int ra_modelfile_count(const ra_modelfile *file)
 {
     return file->tensors.count;

@@ -56,6 +56,17 @@ void ra_added_trie_free(ra_added_trie *trie)
     *trie = (ra_added_trie){0};
 }
 
+/* The longest match at s[i]; its index is -1 where there is none. */
+static ra_added_match match_at(const ra_added_trie *trie, const uint8_t *s, size_t n, size_t i)
+{
+    ra_added_match m = {i, i, -1};
+    int32_t node = 0;
+    for (size_t j = i; j < n && (node = find_child(trie, node, s[j])); j++) {
+        if (trie->nodes[node].index >= 0) m.index = trie->nodes[node].index, m.end = j + 1;
+    }
+    return m;
+}
+
 bool ra_added_trie_next(const ra_added_trie *trie, const uint8_t *s, size_t n, size_t from, ra_added_match *out)
 {
     if (!trie->n) return false;
@@ -67,15 +78,14 @@ bool ra_added_trie_next(const ra_added_trie *trie, const uint8_t *s, size_t n, s
         } else if (!trie->starts[s[i]]) {
             continue;
         }
-        int32_t node = 0, found = -1;
-        size_t end = i;
-        for (size_t j = i; j < n && (node = find_child(trie, node, s[j])); j++) {
-            if (trie->nodes[node].index >= 0) found = trie->nodes[node].index, end = j + 1;
-        }
-        if (found >= 0) {
-            *out = (ra_added_match){i, end, found};
-            return true;
-        }
+        *out = match_at(trie, s, n, i);
+        if (out->index >= 0) return true;
     }
     return false;
+}
+
+size_t ra_added_trie_at(const ra_added_trie *trie, const uint8_t *s, size_t n)
+{
+    if (!trie->n || !n || !trie->starts[s[0]]) return 0;
+    return match_at(trie, s, n, 0).end;
 }

@@ -9,7 +9,9 @@ typedef struct {
     int32_t id;
     char *text; /* as decoded and looked up */
     size_t length;
-    bool special, single_word, lstrip, rstrip, normalized;
+    bool special, single_word, lstrip, rstrip;
+    bool normalized; /* found in the normal text, else in the raw one */
+    bool piece;      /* ... as it is, without going through the normaliser itself (SentencePiece's user-defined pieces) */
 } ra_added;
 
 /* A set of texts, found leftmost first and longest first. */
@@ -30,5 +32,8 @@ typedef struct {
 } ra_added_match;
 /* The next match that begins at or after `from`. */
 bool ra_added_trie_next(const ra_added_trie *trie, const uint8_t *s, size_t n, size_t from, ra_added_match *out);
+
+/* Length of the longest match that begins at s, 0: none. */
+size_t ra_added_trie_at(const ra_added_trie *trie, const uint8_t *s, size_t n);
 
 #endif

@@ -1,4 +1,4 @@
-/* Text to ids and back. Stages: added tokens on the raw text, NFC, added tokens on the normal text, pre-tokenizer, BPE. */
+/* Text to ids and back. Stages: added tokens on the raw text, normaliser, added tokens on the normal text, pre-tokenizer, BPE. */
 #include "tok.h"
 
 #include <limits.h>
@@ -11,9 +11,9 @@ typedef struct {
     ra_tok_work *work;
     ra_ids *out;
     int flags;
-    int64_t segment_at; /* offset in the whole text of the segment between added tokens */
-    int64_t piece_at;   /* offset in the segment's normal text of the piece being cut */
-    bool changed;       /* the segment's normal text is work->nfc, with its own places */
+    int64_t segment_at;      /* offset in the whole text of the segment between added tokens */
+    int64_t piece_at;        /* offset in the segment's normal text of the piece being cut */
+    const ra_mapped *normal; /* the segment's normal text with its places; NULL: the segment itself */
 } encoder;
 
 static void reserve(ra_ids *ids, size_t more, bool offsets)
@@ -39,80 +39,53 @@ static void add_id(encoder *e, int32_t id, int64_t begin, int64_t end)
     e->out->id[e->out->count++] = id;
 }
 
-/* Offset in the normal text of a place in the current window. */
-static int64_t normal_place(const encoder *e, const uint8_t *p)
-{
-    int64_t place = p - e->words.window - e->words.lead;
-    return (place > 0 ? place : 0) + e->words.at + e->piece_at;
-}
-
+/* Places in the segment's normal text, as a beginning and as an end, to offsets in the whole text. */
 static int64_t original_begin(const encoder *e, int64_t normal)
 {
-    if (e->changed)
-        normal = (size_t)normal < e->work->nfc.text.length ? e->work->nfc.begin[normal] : e->work->nfc.end[normal - 1];
+    const ra_mapped *m = e->normal;
+    if (m) normal = (size_t)normal < m->text.length ? m->begin[normal] : normal > 0 ? m->end[normal - 1] : 0;
     return e->segment_at + normal;
 }
 
 static int64_t original_end(const encoder *e, int64_t normal)
 {
-    if (e->changed && normal > 0) normal = e->work->nfc.end[normal - 1];
+    if (e->normal && normal > 0) normal = e->normal->end[normal - 1];
     return e->segment_at + normal;
 }
 
-/* The spans of a word's ids: each takes its token's bytes, passing over bytes that have no token and were dropped. */
-static void word_offsets(encoder *e, const uint8_t *word, const int32_t *ids, size_t count, int64_t first)
+static void word_offsets(encoder *e, const uint8_t *word, size_t n, const int32_t *ids, size_t count)
 {
-    const ra_bpe *b = &e->t->bpe;
-    const uint8_t *p = word;
+    int64_t *begins = e->out->begin + e->out->count, *ends = e->out->end + e->out->count;
+    size_t at = 0, begin, end;
     for (size_t i = 0; i < count; i++) {
-        while (b->byte_id[*p] < 0) p++;
-        const uint8_t *begin = p;
-        if (ids[i] == b->unknown && b->byte_id[*p] == b->unknown) {
-            p++;
-        } else {
-            for (int32_t left = b->length[ids[i]]; left > 0; p++) left -= b->byte_id[*p] >= 0;
-        }
-        e->out->begin[first + (int64_t)i] = original_begin(e, normal_place(e, begin));
-        e->out->end[first + (int64_t)i] = original_end(e, normal_place(e, p));
+        ra_bpe_next_span(&e->t->bpe, word, n, ids[i], &at, &begin, &end);
+        begins[i] = original_begin(e, ra_words_begin(&e->words, word + begin) + e->piece_at);
+        ends[i] = original_end(e, ra_words_end(&e->words, word + end) + e->piece_at);
+        if (ends[i] < begins[i]) ends[i] = begins[i];
     }
 }
 
 static ra_err encode_word(ra_words *words, const uint8_t *word, size_t n)
 {
     encoder *e = (encoder *)words;
-    const int32_t *ids;
-    size_t count = ra_bpe_word(&e->t->bpe, &e->work->bpe, word, n, &ids);
     bool offsets = e->flags & RA_ENCODE_OFFSETS;
-    reserve(e->out, count, offsets);
-    int64_t first = e->out->count;
-    for (size_t i = 0; i < count; i++) e->out->id[first + (int64_t)i] = ids[i];
-    if (offsets) word_offsets(e, word, ids, count, first);
-    e->out->count += (int64_t)count;
+    for (size_t part; n; word += part, n -= part) {
+        const int32_t *ids;
+        part = e->t->bpe.chars ? ra_bpe_part(&e->t->bpe, word, n) : n;
+        size_t count = ra_bpe_word(&e->t->bpe, &e->work->bpe, word, part, &ids);
+        reserve(e->out, count, offsets);
+        for (size_t i = 0; i < count; i++) e->out->id[e->out->count + (int64_t)i] = ids[i];
+        if (offsets) word_offsets(e, word, part, ids, count);
+        e->out->count += (int64_t)count;
+    }
     return RA_OK;
 }
 
 static ra_err encode_piece(encoder *e, const uint8_t *s, size_t n, size_t at)
 {
     e->piece_at = (int64_t)at;
-    return ra_pretok_run(&e->t->pretok, e->t->unicode, &e->work->pretok, s, n, &e->words);
-}
-
-static size_t spaces_before(const ra_unicode *u, const uint8_t *s, size_t n)
-{
-    while (n > 0) {
-        size_t i = n - 1, length;
-        while (i > 0 && (s[i] & 0xC0) == 0x80) i--;
-        if (!(ra_unicode_class(u, ra_utf8_decode(s + i, &length)) & RA_CLS_SPACE)) break;
-        n = i;
-    }
-    return n;
-}
-
-static size_t spaces_after(const ra_unicode *u, const uint8_t *s, size_t n)
-{
-    size_t i = 0, length;
-    while (i < n && (ra_unicode_class(u, ra_utf8_decode(s + i, &length)) & RA_CLS_SPACE)) i += length;
-    return i;
+    bool first = e->t->need_places && original_begin(e, e->piece_at) == 0;
+    return ra_pretok_run(&e->t->pretok, e->t->unicode, &e->work->pretok, s, n, first, &e->words);
 }
 
 /* A match widened over the white space it asks for; false where it does not count. `done`: the text before is used up. */
@@ -122,10 +95,10 @@ static bool accept(const encoder *e, const uint8_t *s, size_t n, size_t done, ra
     if ((e->flags & RA_ENCODE_PLAIN) && a->special) return false;
     if (a->single_word && (ra_utf8_ends_with_word(s, m->begin) || ra_utf8_starts_with_word(s + m->end, n - m->end))) return false;
     if (a->lstrip) {
-        size_t begin = spaces_before(e->t->unicode, s, m->begin);
+        size_t begin = ra_unicode_spaces_before(e->t->unicode, s, m->begin);
         m->begin = begin > done ? begin : done;
     }
-    if (a->rstrip) m->end += spaces_after(e->t->unicode, s + m->end, n - m->end);
+    if (a->rstrip) m->end += ra_unicode_spaces_after(e->t->unicode, s + m->end, n - m->end);
     return true;
 }
 
@@ -140,9 +113,13 @@ static ra_err cut(encoder *e, const ra_added_trie *trie, const uint8_t *s, size_
         from = m.end;
         if (!accept(e, s, n, done, &m)) continue;
         if (m.begin > done) RA_TRY(rest(e, s + done, m.begin - done, done));
-        int64_t begin = normal ? original_begin(e, (int64_t)m.begin) : (int64_t)m.begin;
-        int64_t end = normal ? original_end(e, (int64_t)m.end) : (int64_t)m.end;
-        add_id(e, e->t->added[m.index].id, begin, end);
+        if (normal && !e->words.places) { /* nobody asks where it is */
+            add_id(e, e->t->added[m.index].id, 0, 0);
+        } else {
+            int64_t begin = normal ? original_begin(e, (int64_t)m.begin) : (int64_t)m.begin;
+            int64_t end = normal ? original_end(e, (int64_t)m.end) : (int64_t)m.end;
+            add_id(e, e->t->added[m.index].id, begin, end);
+        }
         done = m.end;
     }
     return done < n ? rest(e, s + done, n - done, done) : RA_OK;
@@ -150,14 +127,12 @@ static ra_err cut(encoder *e, const ra_added_trie *trie, const uint8_t *s, size_
 
 static ra_err encode_segment(encoder *e, const uint8_t *s, size_t n, size_t at)
 {
+    const ra_tokenizer *t = e->t;
     e->segment_at = (int64_t)at;
-    e->changed = false;
-    bool above;
-    if (e->t->nfc && (ra_utf8_valid(s, n, &above), above)) {
-        e->changed = ra_nfc_apply(e->t->unicode, s, n, e->flags & RA_ENCODE_OFFSETS, &e->work->nfc);
-        if (e->changed) s = (const uint8_t *)e->work->nfc.text.data, n = e->work->nfc.text.length;
-    }
-    return cut(e, &e->t->on_normal, s, n, encode_piece, true);
+    RA_TRY(ra_normal_run(&t->normal, t->unicode, &e->work->pretok.match, &e->work->normal, s, n, at == 0, e->words.places,
+                         &e->normal));
+    if (e->normal) s = (const uint8_t *)e->normal->text.data, n = e->normal->text.length;
+    return cut(e, &t->on_normal, s, n, encode_piece, true);
 }
 
 ra_err ra_tokenizer_encode(const ra_tokenizer *t, const char *text, size_t length, int flags, ra_ids *out)
@@ -170,6 +145,7 @@ ra_err ra_tokenizer_encode(const ra_tokenizer *t, const char *text, size_t lengt
         return ra_fail(RA_ERR_DATA, "a text of %zu bytes is too long to tokenise in one piece; at most %d", length, INT_MAX / 2);
     }
     encoder e = {.words.word = encode_word, .t = t, .work = ra_tok_take_work(t), .out = out, .flags = flags};
+    e.words.places = t->need_places || (flags & RA_ENCODE_OFFSETS);
     int64_t before = out->count;
     if (flags & RA_ENCODE_ADD_SPECIAL) {
         for (int i = 0; i < t->n_prefix; i++) add_id(&e, t->prefix[i], 0, 0);
@@ -183,26 +159,64 @@ ra_err ra_tokenizer_encode(const ra_tokenizer *t, const char *text, size_t lengt
     return err;
 }
 
+/* The text of a token as its vocabulary writes it. False: there is none. */
+static bool token_text(const ra_tokenizer *t, int32_t id, ra_buf *scratch, const char **text, size_t *n)
+{
+    int32_t added = t->added_of[id];
+    if (added >= 0) {
+        *text = t->added[added].text, *n = t->added[added].length;
+        return true;
+    }
+    if (!ra_bpe_has(&t->bpe, id)) return false;
+    *text = t->bpe.bytes.data + t->bpe.start[id], *n = (size_t)t->bpe.length[id];
+    if (t->byte_level && t->bpe.kind[id] != RA_TOKEN_HIDDEN) {
+        ra_buf_clear(scratch);
+        ra_bytelevel_encode(*text, *n, scratch);
+        *text = scratch->data, *n = scratch->length;
+    }
+    return true;
+}
+
+/* The usual byte-level decoder, without the way through GPT-2's alphabet. */
+static void decode_bytes(const ra_tokenizer *t, int32_t id, ra_buf *bytes)
+{
+    int32_t added = t->added_of[id];
+    if (added >= 0) {
+        const ra_added *a = &t->added[added];
+        /* Added tokens are taken for byte-level text too, where they can be read so. */
+        if (!ra_bytelevel_decode(a->text, a->length, bytes)) ra_buf_add(bytes, a->text, a->length);
+    } else if (ra_bpe_has(&t->bpe, id)) {
+        ra_buf_add(bytes, t->bpe.bytes.data + t->bpe.start[id], (size_t)t->bpe.length[id]);
+    }
+}
+
 ra_err ra_tokenizer_decode(const ra_tokenizer *t, const int32_t *ids, int64_t n, bool skip_special, ra_buf *out)
 {
-    ra_buf bytes = {0};
     for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0) {
-            ra_buf_free(&bytes);
-            return ra_fail(RA_ERR_DATA, "id %d at position %lld is negative", ids[i], (long long)i);
-        }
+        if (ids[i] < 0) return ra_fail(RA_ERR_DATA, "id %d at position %lld is negative", ids[i], (long long)i);
+    }
+    bool direct = t->byte_level && t->decoder.n == 1 && t->decoder.step[0].kind == RA_DECODE_BYTE_LEVEL;
+    ra_texts texts = {0};
+    ra_buf scratch = {0};
+    for (int64_t i = 0; i < n; i++) {
         if (ids[i] >= t->size) continue; /* rows beyond the vocabulary have no text */
         int32_t added = t->added_of[ids[i]];
-        if (added >= 0) {
-            const ra_added *a = &t->added[added];
-            if (skip_special && a->special) continue;
-            /* The ByteLevel decoder takes added tokens for byte-level text too, where they can be read so. */
-            if (!ra_bytelevel_decode(a->text, a->length, &bytes)) ra_buf_add(&bytes, a->text, a->length);
-        } else if (ids[i] < t->bpe.tokens && t->bpe.start[ids[i]] >= 0) {
-            ra_buf_add(&bytes, t->bpe.bytes.data + t->bpe.start[ids[i]], (size_t)t->bpe.length[ids[i]]);
+        if (skip_special && added >= 0 && t->added[added].special) continue;
+        const char *text;
+        size_t length;
+        if (direct) {
+            decode_bytes(t, ids[i], &scratch);
+        } else if (token_text(t, ids[i], &scratch, &text, &length)) {
+            ra_texts_add(&texts, text, length);
         }
     }
-    ra_utf8_add_lossy(out, (const uint8_t *)bytes.data, bytes.length);
-    ra_buf_free(&bytes);
-    return RA_OK;
+    ra_err err = RA_OK;
+    if (direct) {
+        ra_utf8_add_lossy(out, (const uint8_t *)scratch.data, scratch.length);
+    } else {
+        err = ra_decoder_run(&t->decoder, t->unicode, &texts, out);
+    }
+    ra_texts_free(&texts);
+    ra_buf_free(&scratch);
+    return err;
 }

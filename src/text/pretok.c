@@ -1,81 +1,52 @@
 #include "pretok.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-ra_err ra_pretok_add(ra_pretok *p, const char *where, ra_step_kind kind)
+ra_err ra_pretok_add(ra_pretok *p, const char *where, ra_step_kind kind, ra_step **out)
 {
     if (p->n == RA_STEPS) {
         return ra_fail(RA_ERR_UNSUPPORTED, "%s: a pre-tokenizer of more than %d steps", where, RA_STEPS);
     }
-    p->step[p->n++] = (ra_step){.kind = kind};
+    *out = &p->step[p->n++];
+    **out = (ra_step){.kind = kind};
     return RA_OK;
-}
-
-/* The pattern as PCRE2 must read it to mean what it means to Hugging Face: \s and \S without U+180E, which PCRE2 counts as
- * white space. Inside [...] a \S stays as it is. Free with free. */
-static char *translate(const char *pattern)
-{
-    static const char SPACE[] = "\\t-\\r\\x{85}\\p{Z}";
-    ra_buf out = {0};
-    bool in_class = false;
-    ra_buf_adds(&out, "");
-    for (const char *p = pattern; *p; p++) {
-        if (*p == '\\' && (p[1] == 's' || (p[1] == 'S' && !in_class))) {
-            ra_buf_addf(&out, in_class ? "%s%s" : "[%s%s]", p[1] == 'S' ? "^" : "", SPACE);
-            p++;
-            continue;
-        }
-        if (*p == '\\' && p[1])
-            ra_buf_add(&out, p++, 1);
-        else if (*p == '[')
-            in_class = true;
-        else if (*p == ']')
-            in_class = false;
-        ra_buf_add(&out, p, 1);
-    }
-    return out.data;
 }
 
 ra_err ra_pretok_add_split(ra_pretok *p, const char *where, const char *pattern, bool library)
 {
-    RA_TRY(ra_pretok_add(p, where, RA_STEP_SPLIT));
-    ra_step *step = &p->step[p->n - 1];
-    step->pattern = ra_strdup(pattern);
+    ra_step *step = NULL;
+    RA_TRY(ra_pretok_add(p, where, RA_STEP_SPLIT, &step));
     step->scan = library ? NULL : ra_scan_for(pattern);
-    if (step->scan) return RA_OK;
-    /* Hugging Face compiles with Oniguruma's Ruby syntax, where ^ and $ know lines. */
-    int code;
-    PCRE2_SIZE at;
-    char *translated = translate(pattern);
-    step->code = pcre2_compile((PCRE2_SPTR)translated, PCRE2_ZERO_TERMINATED,
-                               PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
-    free(translated);
-    if (!step->code) {
-        PCRE2_UCHAR text[160];
-        pcre2_get_error_message(code, text, sizeof text);
-        return ra_fail(RA_ERR_UNSUPPORTED, "%s: the regular expression \"%s\" cannot be compiled at character %zu: %s", where,
-                       pattern, (size_t)at, (char *)text);
-    }
-    pcre2_jit_compile(step->code, PCRE2_JIT_COMPLETE); /* without JIT, pcre2_match interprets */
+    if (!step->scan) return ra_matcher_regex(&step->match, where, pattern);
+    ra_matcher_literal(&step->match, pattern, strlen(pattern));
     return RA_OK;
 }
 
 void ra_pretok_free(ra_pretok *p)
 {
-    for (int i = 0; i < p->n; i++) {
-        pcre2_code_free(p->step[i].code);
-        free(p->step[i].pattern);
-    }
+    for (int i = 0; i < p->n; i++) ra_matcher_free(&p->step[i].match);
     *p = (ra_pretok){0};
 }
 
 void ra_pretok_work_free(ra_pretok_work *w)
 {
-    pcre2_match_data_free(w->match);
-    pcre2_match_context_free(w->context);
-    pcre2_jit_stack_free(w->stack);
-    ra_buf_free(&w->prefixed);
-    *w = (ra_pretok_work){0};
+    ra_match_work_free(&w->match);
+    for (int i = 0; i < RA_STEPS; i++) ra_mapped_free(&w->changed[i]);
+}
+
+int64_t ra_words_begin(const ra_words *sink, const uint8_t *p)
+{
+    int64_t at = p - sink->window;
+    const ra_mapped *m = sink->mapped;
+    if (!m) return at;
+    return (size_t)at < m->text.length ? m->begin[at] : m->end[at - 1];
+}
+
+int64_t ra_words_end(const ra_words *sink, const uint8_t *p)
+{
+    int64_t at = p - sink->window;
+    return sink->mapped && at > 0 ? sink->mapped->end[at - 1] : at;
 }
 
 typedef struct {
@@ -83,6 +54,7 @@ typedef struct {
     const ra_unicode *u;
     ra_pretok_work *work;
     ra_words *sink;
+    bool first;
 } run;
 
 static ra_err run_from(const run *r, int k, const uint8_t *s, size_t n);
@@ -103,83 +75,108 @@ static ra_err split_by_scan(const run *r, int k, const uint8_t *s, size_t n)
     return RA_OK;
 }
 
-static int match_at(const run *r, const ra_step *step, const uint8_t *s, size_t n, size_t i)
+/* The pieces between cuts: one is held back until it is known whether the next joins it. */
+typedef struct {
+    const run *r;
+    int next; /* the step that pieces go to */
+    ra_behaviour behaviour;
+    bool invert, held, held_match;
+    const uint8_t *s;
+    size_t begin, end;
+} gatherer;
+
+static ra_err let_go(gatherer *g)
 {
-    ra_pretok_work *w = r->work;
-    if (!w->match) {
-        w->match = pcre2_match_data_create(1, NULL);
-        w->context = pcre2_match_context_create(NULL);
-        w->stack = pcre2_jit_stack_create(32 << 10, 16 << 20, NULL);
-        if (!w->match || !w->context || !w->stack) ra_die("out of memory for regular expressions");
-        pcre2_jit_stack_assign(w->context, NULL, w->stack);
-    }
-    int rc = pcre2_match(step->code, s, n, i, PCRE2_NO_UTF_CHECK, w->match, w->context);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-        rc = pcre2_match(step->code, s, n, i, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, w->match, w->context);
-    }
-    return rc;
+    if (!g->held || g->begin == g->end) return RA_OK;
+    return run_from(g->r, g->next, g->s + g->begin, g->end - g->begin);
 }
 
-static ra_err split_by_library(const run *r, int k, const uint8_t *s, size_t n)
+static ra_err gather(gatherer *g, size_t begin, size_t end, bool match)
 {
-    const ra_step *step = &r->p->step[k];
-    size_t done = 0, from = 0; /* s[0, done) went out as pieces */
-    while (from < n) {
-        int rc = match_at(r, step, s, n, from);
-        if (rc == PCRE2_ERROR_NOMATCH) break;
-        if (rc < 0) {
-            PCRE2_UCHAR text[160];
-            pcre2_get_error_message(rc, text, sizeof text);
-            return ra_fail(RA_ERR_DATA, "the pre-tokenizer's regular expression gave up on a text of %zu bytes: %s", n,
-                           (char *)text);
-        }
-        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(r->work->match);
-        size_t begin = span[0], end = span[1];
-        if (begin > done && !step->drop_gaps) RA_TRY(run_from(r, k + 1, s + done, begin - done));
-        if (end > begin && !step->drop_matches) RA_TRY(run_from(r, k + 1, s + begin, end - begin));
-        done = from = end;
-        if (begin == end) { /* an empty match cuts there; the next is looked for a character on */
-            size_t length;
-            if (begin >= n) break;
-            ra_utf8_decode(s + begin, &length);
-            from = begin + length;
-        }
+    match = match != g->invert;
+    bool join = false;
+    switch (g->behaviour) {
+    case RA_SPLIT_ISOLATED: break;
+    case RA_SPLIT_REMOVED:
+        if (match) return RA_OK;
+        break;
+    case RA_SPLIT_WITH_PREVIOUS: join = match && !g->held_match; break;
+    case RA_SPLIT_WITH_NEXT: join = !match && g->held_match; break;
+    case RA_SPLIT_CONTIGUOUS: join = match == g->held_match; break;
     }
-    if (done < n && !step->drop_gaps) RA_TRY(run_from(r, k + 1, s + done, n - done));
+    if (g->held && join) {
+        g->end = end;
+    } else {
+        RA_TRY(let_go(g));
+        g->held = true, g->begin = begin, g->end = end;
+    }
+    g->held_match = match;
     return RA_OK;
 }
 
-static ra_err split_digits(const run *r, int k, const uint8_t *s, size_t n)
+static ra_err split_by_match(const run *r, int k, const uint8_t *s, size_t n)
 {
-    bool each = r->p->step[k].kind == RA_STEP_DIGITS, was_digit = false;
-    size_t done = 0, length;
-    for (size_t i = 0; i < n; i += length) {
-        uint8_t class = s[i] < 0x80 ? (length = 1, r->u->bmp[s[i]]) : ra_unicode_class(r->u, ra_utf8_decode(s + i, &length));
-        bool digit = class & RA_CLS_DIGIT;
-        if (i > done && (digit != was_digit || (digit && each))) {
-            RA_TRY(run_from(r, k + 1, s + done, i - done));
-            done = i;
-        }
-        was_digit = digit;
+    const ra_step *step = &r->p->step[k];
+    gatherer g = {.r = r, .next = k + 1, .behaviour = step->behaviour, .invert = step->invert, .s = s};
+    ra_match_walk walk = {0};
+    size_t done = 0;
+    for (bool found;; done = walk.end) {
+        RA_TRY(ra_match_next(&step->match, r->u, &r->work->match, s, n, &walk, &found));
+        if (!found) break;
+        if (walk.begin != done) RA_TRY(gather(&g, done, walk.begin, false));
+        RA_TRY(gather(&g, walk.begin, walk.end, true));
     }
-    return done < n ? run_from(r, k + 1, s + done, n - done) : RA_OK;
+    if (done < n) RA_TRY(gather(&g, done, n, false));
+    return let_go(&g);
+}
+
+/* Goes on with a text made from the piece s; what `made` maps to lies in the window's text so far. */
+static ra_err run_changed(const run *r, int k, ra_mapped *made, const uint8_t *s)
+{
+    ra_words *sink = r->sink;
+    const uint8_t *window = sink->window;
+    const ra_mapped *mapped = sink->mapped;
+    if (sink->places) {
+        int64_t at = s - window;
+        for (size_t i = 0; i < made->text.length; i++) made->begin[i] += at, made->end[i] += at;
+        if (mapped) ra_mapped_compose(made, mapped);
+    }
+    sink->window = (const uint8_t *)made->text.data;
+    sink->mapped = made;
+    ra_err err = run_from(r, k + 1, sink->window, made->text.length);
+    sink->window = window, sink->mapped = mapped;
+    return err;
 }
 
 static ra_err prefix_space(const run *r, int k, const uint8_t *s, size_t n)
 {
     if (s[0] == ' ') return run_from(r, k + 1, s, n);
-    ra_words *sink = r->sink;
-    const uint8_t *window = sink->window;
-    int64_t at = sink->at;
-    ra_buf_clear(&r->work->prefixed);
-    ra_buf_add(&r->work->prefixed, " ", 1);
-    ra_buf_add(&r->work->prefixed, s, n);
-    sink->at += s - window;
-    sink->window = (const uint8_t *)r->work->prefixed.data;
-    sink->lead = 1;
-    ra_err err = run_from(r, k + 1, sink->window, n + 1);
-    sink->window = window, sink->at = at, sink->lead = 0;
-    return err;
+    ra_mapped *made = &r->work->changed[k];
+    ra_buf_clear(&made->text);
+    ra_mapped_add(made, " ", 1, 0, 0, r->sink->places);
+    ra_mapped_copy(made, s, 0, n, r->sink->places);
+    return run_changed(r, k, made, s);
+}
+
+static ra_err metaspace(const run *r, int k, const uint8_t *s, size_t n)
+{
+    const ra_step *step = &r->p->step[k];
+    ra_mapped *made = &r->work->changed[k];
+    bool places = r->sink->places,
+         marked = s[0] == ' ' || (n >= (size_t)step->mark_length && !memcmp(s, step->mark, (size_t)step->mark_length));
+    bool wanted =
+        step->prepend == RA_PREPEND_ALWAYS || (step->prepend == RA_PREPEND_FIRST && r->first && !ra_words_begin(r->sink, s));
+    ra_buf_clear(&made->text);
+    if (wanted && !marked) ra_mapped_add(made, step->mark, (size_t)step->mark_length, 0, 0, places);
+    size_t done = 0;
+    for (const uint8_t *space; done < n && (space = memchr(s + done, ' ', n - done));) {
+        size_t at = (size_t)(space - s);
+        ra_mapped_copy(made, s, done, at, places);
+        ra_mapped_add(made, step->mark, (size_t)step->mark_length, at, at + 1, places);
+        done = at + 1;
+    }
+    ra_mapped_copy(made, s, done, n, places);
+    return run_changed(r, k, made, s);
 }
 
 static ra_err run_from(const run *r, int k, const uint8_t *s, size_t n)
@@ -187,17 +184,17 @@ static ra_err run_from(const run *r, int k, const uint8_t *s, size_t n)
     if (k == r->p->n) return r->sink->word(r->sink, s, n);
     const ra_step *step = &r->p->step[k];
     switch (step->kind) {
-    case RA_STEP_SPLIT: return step->scan ? split_by_scan(r, k, s, n) : split_by_library(r, k, s, n);
-    case RA_STEP_DIGITS:
-    case RA_STEP_DIGIT_RUNS: return split_digits(r, k, s, n);
+    case RA_STEP_SPLIT: return step->scan ? split_by_scan(r, k, s, n) : split_by_match(r, k, s, n);
     case RA_STEP_PREFIX_SPACE: return prefix_space(r, k, s, n);
+    case RA_STEP_METASPACE: return metaspace(r, k, s, n);
     }
     return RA_OK;
 }
 
-ra_err ra_pretok_run(const ra_pretok *p, const ra_unicode *u, ra_pretok_work *w, const uint8_t *s, size_t n, ra_words *sink)
+ra_err ra_pretok_run(const ra_pretok *p, const ra_unicode *u, ra_pretok_work *w, const uint8_t *s, size_t n, bool first,
+                     ra_words *sink)
 {
-    run r = {p, u, w, sink};
-    sink->window = s, sink->at = 0, sink->lead = 0;
+    run r = {p, u, w, sink, first};
+    sink->window = s, sink->mapped = NULL;
     return n ? run_from(&r, 0, s, n) : RA_OK;
 }

@@ -1,6 +1,8 @@
 /* Chat templates: opening, and rendering with the response found by offsets (METHOD section 8, trap 1). */
 #include "template_impl.h"
+#include "unicode.h"
 
+#include <realign/yamldoc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,30 +13,59 @@ static char *known_names(void)
     return names.data;
 }
 
-static ra_err choose(ra_template *tpl, const char *name)
+static ra_err find_named(ra_template *tpl, const char *name, const char *known)
 {
-    char *known = known_names();
-    ra_err err = RA_OK;
+    tpl->row = ra_template_row_find(name);
+    if (tpl->row) return RA_OK;
+    const char *names[64] = {"auto"};
+    int n = 1;
+    for (int i = 0; i < RA_TEMPLATE_ROW_COUNT && n < 64; i++) names[n++] = RA_TEMPLATE_ROWS[i].name;
+    const char *nearest = ra_nearest_name(name, names, n);
+    return ra_fail(RA_ERR_ARG, "template: no template \"%s\"%s%s%s; known: auto, %s", name, nearest ? "; did you mean " : "",
+                   nearest ? nearest : "", nearest ? "?" : "", known);
+}
+
+static ra_err find_own(ra_template *tpl, const char *known)
+{
     const char *own = ra_tokenizer_chat_template(tpl->t);
-    if (strcmp(name, "auto") != 0) {
-        tpl->row = ra_template_row_find(name);
-        if (!tpl->row) err = ra_fail(RA_ERR_ARG, "template: no template \"%s\"; known: auto, %s", name, known);
-    } else if (!own) {
-        err = ra_fail(RA_ERR_UNSUPPORTED, "%s has no chat template; set template: to one of %s (plain for a base model)",
-                      tpl->t->source, known);
-    } else {
-        uint64_t fingerprint;
-        tpl->row = ra_template_recognise(own, &fingerprint, &tpl->system);
-        if (!tpl->row) {
-            err = ra_fail(RA_ERR_UNSUPPORTED,
-                          "the chat template of %s (fingerprint %016llx) is not a known one; if one of these renders the same, "
-                          "set template: to "
-                          "it: %s",
-                          tpl->t->source, (unsigned long long)fingerprint, known);
+    if (!own) {
+        return ra_fail(RA_ERR_UNSUPPORTED,
+                       "%s has no chat template; set template: to one of %s (plain or alpaca for a base model)", tpl->t->source,
+                       known);
+    }
+    uint64_t fingerprint;
+    tpl->row = ra_template_recognise(own, &fingerprint, &tpl->system);
+    if (tpl->row) return RA_OK;
+    const ra_template_row *nearest = ra_template_nearest(own);
+    ra_buf hint = {0};
+    ra_buf_adds(&hint, "");
+    if (nearest) ra_buf_addf(&hint, " It has most in common with %s.", nearest->name);
+    ra_err err = ra_fail(RA_ERR_UNSUPPORTED,
+                         "the chat template of %s (fingerprint %016llx) is not a known one.%s If one of these renders the same, "
+                         "set template: to it: %s",
+                         tpl->t->source, (unsigned long long)fingerprint, hint.data, known);
+    ra_buf_free(&hint);
+    return err;
+}
+
+/* Text that the tokenizer takes apart would be trained on as text: a base model's tokenizer under an instruct model's template. */
+static ra_err check_tokens(const ra_template *tpl)
+{
+    ra_ids ids = {0};
+    ra_err err = RA_OK;
+    for (int i = 0; err == RA_OK && i < RA_TEMPLATE_TOKENS && tpl->row->token[i]; i++) {
+        const char *token = tpl->row->token[i];
+        ra_ids_clear(&ids);
+        err = ra_tokenizer_encode(tpl->t, token, strlen(token), 0, &ids);
+        if (err == RA_OK && ids.count != 1) {
+            err = ra_fail(
+                RA_ERR_ARG,
+                "template %s needs the token %s, which the tokenizer of %s does not have (it makes %lld tokens of it); set "
+                "template: to one that needs none, such as plain or alpaca for a base model",
+                tpl->row->name, token, tpl->t->source, (long long)ids.count);
         }
     }
-    free(known);
-    if (err == RA_OK && !tpl->system && tpl->row->system) tpl->system = ra_strdup(tpl->row->system);
+    ra_ids_free(&ids);
     return err;
 }
 
@@ -53,27 +84,41 @@ static char *token_text(const ra_tokenizer *t, int32_t id)
     return text.data ? text.data : ra_strdup("");
 }
 
+/* BOS, closing token and stops, as the row and the tokenizer have them. */
+static ra_err settle(ra_template *tpl)
+{
+    const ra_template_row *row = tpl->row;
+    const ra_tokenizer *t = tpl->t;
+    RA_TRY(check_tokens(tpl));
+    int32_t closing = row->closing ? ra_tokenizer_id(t, row->closing) : t->eos;
+    if (closing < 0 && !row->eos_optional) {
+        return ra_fail(RA_ERR_ARG, "template %s ends turns with EOS, which the tokenizer of %s does not name (eos_token)",
+                       row->name, t->source);
+    }
+    if (t->bos < 0 && row->bos == RA_BOS_REQUIRED) {
+        return ra_fail(RA_ERR_ARG, "template %s begins turns with BOS, which the tokenizer of %s does not name (bos_token)",
+                       row->name, t->source);
+    }
+    bool bos = row->bos != RA_BOS_OF_TOKENIZER || (t->n_prefix && t->prefix[0] == t->bos);
+    tpl->bos = token_text(t, bos ? t->bos : -1);
+    tpl->closing = token_text(t, closing);
+    if (!tpl->system && row->system) tpl->system = ra_strdup(row->system);
+    if (row->dated) tpl->date = ra_strdup(RA_TEMPLATE_DATE);
+    add_stop(tpl, closing);
+    add_stop(tpl, t->eos);
+    for (int i = 0; i < t->n_stop; i++) add_stop(tpl, t->stop[i]);
+    return RA_OK;
+}
+
 ra_err ra_template_open(const char *name, const ra_tokenizer *t, ra_template **out)
 {
     *out = NULL;
     ra_template *tpl = ra_calloc(1, sizeof *tpl);
     tpl->t = t;
-    ra_err err = choose(tpl, name);
-    if (err == RA_OK) {
-        const char *closing = tpl->row->closing;
-        int32_t id = closing ? ra_tokenizer_id(t, closing) : t->eos;
-        if (closing && id < 0) {
-            err = ra_fail(RA_ERR_ARG, "template %s ends turns with %s, which the tokenizer of %s does not have", tpl->row->name,
-                          closing, t->source);
-        }
-        /* A plain text gets a BOS only where the tokenizer itself would add one. */
-        bool bos = closing || (t->n_prefix && t->prefix[0] == t->bos);
-        tpl->bos = token_text(t, bos ? t->bos : -1);
-        tpl->closing = token_text(t, id);
-        add_stop(tpl, id);
-        add_stop(tpl, t->eos);
-        for (int i = 0; i < t->n_stop; i++) add_stop(tpl, t->stop[i]);
-    }
+    char *known = known_names();
+    ra_err err = strcmp(name, "auto") ? find_named(tpl, name, known) : find_own(tpl, known);
+    if (err == RA_OK) err = settle(tpl);
+    free(known);
     if (err != RA_OK) {
         ra_template_close(tpl);
         return err;
@@ -82,10 +127,28 @@ ra_err ra_template_open(const char *name, const ra_tokenizer *t, ra_template **o
     return RA_OK;
 }
 
+ra_err ra_template_set_date(ra_template *tpl, const char *date)
+{
+    if (!tpl->date) return ra_fail(RA_ERR_ARG, "template_date: the template %s writes no date", tpl->row->name);
+    for (const char *p = date; *p; p++) {
+        if ((unsigned char)*p < ' ')
+            return ra_fail(RA_ERR_ARG, "template_date: one line of text is accepted, such as %s", RA_TEMPLATE_DATE);
+    }
+    free(tpl->date);
+    tpl->date = ra_strdup(date);
+    return RA_OK;
+}
+
+const char *ra_template_date(const ra_template *tpl)
+{
+    return tpl->date;
+}
+
 void ra_template_close(ra_template *tpl)
 {
     if (!tpl) return;
     free(tpl->system);
+    free(tpl->date);
     free(tpl->bos);
     free(tpl->closing);
     ra_free(tpl);
@@ -120,12 +183,19 @@ static void find_response(const ra_page *page, ra_rendered *out)
     out->response_end = i;
 }
 
+static bool is_blank(const ra_template *tpl, const char *content)
+{
+    size_t begin = 0, end = strlen(content);
+    if (tpl->row->trims) ra_utf8_strip(content, end, &begin, &end);
+    return begin == end;
+}
+
 ra_err ra_template_render(const ra_template *tpl, const ra_message *messages, int n, bool add_generation_prompt, ra_rendered *out)
 {
     ra_buf_clear(&out->text);
     ra_ids_clear(&out->ids);
     out->response_start = out->response_end = -1;
-    out->boundary_inside_token = false;
+    out->boundary_inside_token = out->response_blank = false;
     if (n < 1) return ra_fail(RA_ERR_DATA, "a conversation needs at least one message");
     for (int i = 0; i < n; i++) {
         if (!messages[i].role || !messages[i].content) {
@@ -133,9 +203,10 @@ ra_err ra_template_render(const ra_template *tpl, const ra_message *messages, in
         }
     }
     ra_page page = {.text = &out->text};
-    RA_TRY(tpl->row->render(tpl, messages, n, add_generation_prompt, &page));
+    RA_TRY(tpl->row->render(tpl, &(ra_talk){messages, n, add_generation_prompt}, &page));
     /* One tokenisation of everything. The template writes BOS itself, so none is added here. */
     RA_TRY(ra_tokenizer_encode(tpl->t, out->text.data ? out->text.data : "", out->text.length, RA_ENCODE_OFFSETS, &out->ids));
     if (page.has_response) find_response(&page, out);
+    out->response_blank = page.has_response && is_blank(tpl, messages[n - 1].content);
     return RA_OK;
 }

@@ -6,188 +6,126 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
+/* ---- the default system text, taken out so that texts that differ in it alone are one template ---- */
 
-static bool ident(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
+static const char HEAD[] = "<|im_start|>system\n", TAIL[] = "<|im_end|>", SET[] = " set system_message =";
+enum { HEAD_LENGTH = sizeof HEAD - 1, TAIL_LENGTH = sizeof TAIL - 1, SET_LENGTH = sizeof SET - 1 };
 
-/* A string literal from its opening quote: copied with single quotes and with newlines as \n; returns what follows it. */
-static const char *literal(const char *p, ra_buf *out)
-{
-    char quote = *p++;
-    ra_buf_adds(out, "'");
-    for (; *p && *p != quote; p++) {
-        if (*p == '\\' && p[1]) {
-            if (p[1] != '"') ra_buf_add(out, p, 1);
-            ra_buf_add(out, ++p, 1);
-        } else if (*p == '\n') {
-            ra_buf_adds(out, "\\n");
-        } else if (*p == '\'') {
-            ra_buf_adds(out, "\\'");
-        } else {
-            ra_buf_add(out, p, 1);
-        }
-    }
-    ra_buf_adds(out, "'");
-    return *p ? p + 1 : p;
-}
-
-/* ['name'] -> .name; returns what follows, or NULL where p is something else. */
-static const char *subscript(const char *p, ra_buf *out)
-{
-    if (*p++ != '[') return NULL;
-    while (blank(*p)) p++;
-    char quote = *p;
-    if (quote != '\'' && quote != '"') return NULL;
-    const char *name = ++p;
-    while (ident(*p)) p++;
-    const char *end = p;
-    if (end == name || *p++ != quote) return NULL;
-    while (blank(*p)) p++;
-    if (*p != ']') return NULL;
-    ra_buf_adds(out, ".");
-    ra_buf_add(out, name, (size_t)(end - name));
-    return p + 1;
-}
-
-/* Where a tag or the text itself ends: what Jinja does with the white space there. */
+/* A string literal of a normal form: [begin, end) inside its quotes, escapes as written. */
 typedef struct {
-    char kind; /* '%', '{', '#'; 0 at either end of the text */
-    bool dash; /* white space on this side is cut away */
-} edge;
+    const char *begin, *end;
+    bool sets_system; /* {% set system_message = '...' */
+} literal;
 
-/* White space between two tags as transformers renders it (trim_blocks, lstrip_blocks; one newline at the very end is
- * dropped). */
-static void gap(const char *p, size_t n, edge before, edge after, ra_buf *out)
+/* The next literal at or behind *p, which is moved behind it. Quotes outside of tags are text. */
+static bool next_literal(const char **p, bool *in_tag, literal *out)
 {
-    if (before.dash || after.dash) return;
-    if (n && *p == '\n' && (before.kind == '%' || before.kind == '#')) p++, n--;
-    if (n && p[n - 1] == '\n' && !after.kind) n--;
-    size_t line = n;
-    while (line > 0 && p[line - 1] != '\n') line--;
-    bool line_start = line > 0 || before.kind == '%' || before.kind == '#' || !before.kind;
-    if (line_start && (after.kind == '%' || after.kind == '#')) n = line;
-    ra_buf_add(out, p, n);
-}
-
-/* A tag with its inside, or a comment without; returns what follows. */
-static const char *tag(const char *p, ra_buf *out, edge *end)
-{
-    *end = (edge){p[1], false};
-    if (p[1] == '#') {
-        const char *stop = strstr(p + 2, "#}");
-        end->dash = stop && stop > p + 2 && stop[-1] == '-';
-        return stop ? stop + 2 : p + strlen(p);
-    }
-    ra_buf_add(out, p, 2);
-    p += 2;
-    if (*p == '-' || *p == '+') p++;
-    while (*p && !((*p == '%' || *p == '}') && p[1] == '}')) {
-        const char *after;
-        end->dash = *p == '-';
-        if (blank(*p) || (*p == '-' && (p[1] == '%' || p[1] == '}') && p[2] == '}')) {
-            p++;
-        } else if (*p == '\'' || *p == '"') {
-            p = literal(p, out);
-        } else if ((after = subscript(p, out))) {
-            p = after;
-        } else {
-            ra_buf_add(out, p++, 1);
+    const char *s = *p;
+    for (; *s; s++) {
+        if (!*in_tag) {
+            *in_tag = s[0] == '{' && (s[1] == '{' || s[1] == '%');
+            if (*in_tag) s++;
+        } else if (s[0] == ' ' && (s[1] == '}' || s[1] == '%') && s[2] == '}') {
+            *in_tag = false;
+            s += 2;
+        } else if (*s == '\'') {
+            out->sets_system = s - *p >= SET_LENGTH + 1 && !memcmp(s - SET_LENGTH - 1, SET, SET_LENGTH);
+            out->begin = ++s;
+            while (*s != '\'') s += *s == '\\' ? 2 : 1;
+            out->end = s;
+            *p = s + 1;
+            return true;
         }
     }
-    if (!*p) return p;
-    ra_buf_add(out, p, 2);
-    return p + 2;
+    *p = s;
+    return false;
 }
 
-static bool opens_tag(const char *p)
+/* The part of a literal that is the system text, where it has one. */
+static bool system_part(const literal *whole, literal *part)
 {
-    return p[0] == '{' && (p[1] == '#' || p[1] == '%' || p[1] == '{');
+    *part = *whole;
+    if (whole->sets_system) return whole->begin < whole->end;
+    if (whole->end - whole->begin <= HEAD_LENGTH || memcmp(whole->begin, HEAD, HEAD_LENGTH) != 0) return false;
+    part->begin += HEAD_LENGTH;
+    part->end = part->begin;
+    while (part->end < whole->end && strncmp(part->end, TAIL, TAIL_LENGTH) != 0) part->end += *part->end == '\\' ? 2 : 1;
+    return part->end < whole->end && part->begin < part->end;
 }
 
-static void normal_form(const char *p, ra_buf *out)
-{
-    ra_buf_adds(out, "");
-    edge before = {0};
-    while (*p) {
-        const char *text = p;
-        while (*p && !opens_tag(p)) p++;
-        edge after = {*p ? p[1] : '\0', *p && p[2] == '-'};
-        const char *first = text, *last = p;
-        while (first < last && blank(*first)) first++;
-        if (first == last) {
-            gap(text, (size_t)(last - text), before, after, out);
-        } else {
-            ra_buf_add(out, text, (size_t)(last - text)); /* literal text: every byte counts */
-        }
-        if (*p) p = tag(p, out, &before);
-    }
-}
-
-static char *unescape(const char *s, size_t n)
+static char *unescape(const literal *part)
 {
     ra_buf out = {0};
     ra_buf_adds(&out, "");
-    for (size_t i = 0; i < n; i++) {
-        char c = s[i];
-        if (c == '\\' && i + 1 < n) {
-            c = s[++i];
-            if (c == 'n') c = '\n';
-            if (c == 't') c = '\t';
-        }
-        ra_buf_add(&out, &c, 1);
+    for (const char *p = part->begin; p < part->end; p++) {
+        if (*p == '\\') p++;
+        ra_buf_add(&out, p, 1);
     }
     return out.data;
 }
 
+static bool same_text(const literal *a, const literal *b)
+{
+    return a->end - a->begin == b->end - b->begin && !memcmp(a->begin, b->begin, (size_t)(a->end - a->begin));
+}
+
+/* `normal` with \1 where the system text stood, as a whole literal or between HEAD and TAIL. */
+static void take_system_out(const char *normal, ra_buf *out, char **system)
+{
+    const char *p = normal, *copied = normal;
+    bool in_tag = false;
+    literal l, part, value = {0};
+    while (!value.begin && next_literal(&p, &in_tag, &l)) {
+        if (system_part(&l, &part)) value = part;
+    }
+    if (value.begin) *system = unescape(&value);
+    for (p = normal, in_tag = false; value.begin && next_literal(&p, &in_tag, &l);) {
+        if (!same_text(&l, &value) && !(system_part(&l, &part) && same_text(&part, &value))) continue;
+        if (same_text(&l, &value)) part = l;
+        ra_buf_add(out, copied, (size_t)(part.begin - copied));
+        ra_buf_adds(out, "\x01");
+        copied = part.end;
+    }
+    ra_buf_adds(out, copied);
+}
+
 uint64_t ra_jinja_fingerprint(const char *text, char **system)
 {
-    static const char HEAD[] = "'<|im_start|>system\\n", TAIL[] = "<|im_end|>";
     ra_buf normal = {0}, stripped = {0};
+    uint64_t fingerprint = 0;
     *system = NULL;
-    normal_form(text, &normal);
-    size_t n = 0;
-    const char *value = "";
-    for (char *at = normal.data; !n && (at = strstr(at, HEAD));) {
-        at += sizeof HEAD - 1;
-        const char *end = at;
-        while (*end && *end != '\'' && strncmp(end, TAIL, sizeof TAIL - 1) != 0) end += *end == '\\' && end[1] ? 2 : 1;
-        if (*end == '<') value = at, n = (size_t)(end - at);
+    if (ra_jinja_normal_form(text, &normal)) {
+        take_system_out(normal.data, &stripped, system);
+        fingerprint = ra_hash_bytes(stripped.data, stripped.length).low;
     }
-    for (const char *p = normal.data; *p;) {
-        if (n && !strncmp(p, value, n)) {
-            ra_buf_adds(&stripped, "\x01");
-            p += n;
-        } else {
-            ra_buf_add(&stripped, p++, 1);
-        }
-    }
-    if (n) *system = unescape(value, n);
-    ra_hash hash = ra_hash_bytes(stripped.data ? stripped.data : "", stripped.length);
     ra_buf_free(&normal);
     ra_buf_free(&stripped);
-    return hash.low;
+    return fingerprint;
 }
+
+/* ---- known texts ---- */
 
 /* Fingerprints of the templates that models carry, and the row that renders the same. */
 static const struct {
     uint64_t fingerprint;
     const char *row;
 } KNOWN[] = {
-    {0x64163d2bfc0a6c7a, "chatml"},   /* the loop over messages alone */
-    {0x64f4f6607f5fa980, "chatml"},   /* after "if not add_generation_prompt is defined" */
-    {0xc005f2adab745f7b, "smollm2"},  /* with a system turn where there is none; Qwen2 too, its text apart */
-    {0x1dfcd603cd83c763, "smollm2"},  /* both */
-    {0x107124ea7b19fbf8, "qwen2.5"},  /* Qwen2.5 Instruct, tools */
-    {0x552716cc3396d55a, "llama3"},   /* Meta-Llama-3 Instruct with add_generation_prompt */
-    {0x72af642e31c28f29, "llama3"},   /* after "if not add_generation_prompt is defined" */
-    {0xdb78aebe0b373529, "llama3.1"}, /* Llama-3.1 Instruct, tools */
-    {0x36d8253ea0a15af9, "llama3.2"}, /* Llama-3.2 Instruct, tools */
+    {0x52aaae525b7ff675, "chatml"},      /* the loop over messages alone */
+    {0x01086023a1566efc, "chatml"},      /* after "if not add_generation_prompt is defined" */
+    {0x400733bb309daaee, "smollm2"},     /* with a system turn where there is none; Qwen2 too, its text apart */
+    {0x74de29408011f411, "smollm2"},     /* both */
+    {0xe41f9bd1960d4fc6, "qwen2.5"},     /* Qwen2.5, tools; base, Instruct, Coder and Math differ in the system text */
+    {0xec57b99ff5a4bf9e, "qwen-lf"},     /* Qwen as LLaMA-Factory writes it */
+    {0xd201e1c2d5d389d0, "llama3"},      /* Meta-Llama-3 Instruct with add_generation_prompt */
+    {0x609274ae63e9b665, "llama3"},      /* after "if not add_generation_prompt is defined" */
+    {0xa045b49e24231fb8, "llama3-open"}, /* Meta-Llama-3 Instruct as it came out */
+    {0x433fe94bbfbf3959, "llama3.1"},    /* Llama-3.1 Instruct, tools */
+    {0xc50b7df5249238bd, "llama3.2"},    /* Llama-3.2 Instruct, tools */
+    {0x6856bc191faa0975, "gemma2"},      /* Gemma 1 and 2 it */
+    {0xff02d847ecfa4916, "llama2"},      /* Llama-2 chat */
+    {0x04200c3f912df764, "mistral"},     /* Mistral-7B-Instruct-v0.2 */
+    {0xc22da57d9adb8746, "mistral-v1"},  /* the same, with a system turn */
+    {0x790198e3d99e98c9, "zephyr"},      /* Zephyr, TinyLlama chat */
 };
 
 /* The row that renders like `row` and has this very system text, so that the name tells the model; else plain ChatML with
@@ -206,8 +144,23 @@ static const ra_template_row *with_system(const ra_template_row *row, const char
 const ra_template_row *ra_template_recognise(const char *text, uint64_t *fingerprint, char **system)
 {
     *fingerprint = ra_jinja_fingerprint(text, system);
-    for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
+    for (size_t i = 0; *fingerprint && i < sizeof KNOWN / sizeof *KNOWN; i++) {
         if (KNOWN[i].fingerprint == *fingerprint) return with_system(ra_template_row_find(KNOWN[i].row), *system);
     }
+    free(*system);
+    *system = NULL;
     return NULL;
+}
+
+const ra_template_row *ra_template_nearest(const char *text)
+{
+    const ra_template_row *nearest = NULL;
+    int most = 0;
+    for (int i = 0; i < RA_TEMPLATE_ROW_COUNT; i++) {
+        const ra_template_row *row = &RA_TEMPLATE_ROWS[i];
+        int n = 0;
+        while (n < RA_TEMPLATE_MARKS && row->mark[n] && strstr(text, row->mark[n])) n++;
+        if ((n == RA_TEMPLATE_MARKS || !row->mark[n]) && n > most) most = n, nearest = row;
+    }
+    return nearest;
 }

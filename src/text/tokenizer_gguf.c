@@ -1,5 +1,6 @@
-/* The tokenizer inside a GGUF file (tokenizer.ggml.*), byte-level BPE: the same ids as the tokenizer.json it was made from. */
-#include "tok.h"
+/* The tokenizer inside a GGUF file (tokenizer.ggml.*): byte-level BPE ("gpt2") and SentencePiece ("llama"), the same ids as the
+ * files it was made from. */
+#include "spm.h"
 
 #include <realign/modelfile.h>
 #include <stdlib.h>
@@ -65,32 +66,33 @@ static ra_err load_pre(loader *l)
     }
     ra_buf_free(&known);
     RA_TRY(err);
-    l->t->nfc = row->nfc;
+    ra_normal_step *form;
+    ra_step *digits;
+    l->t->byte_level = true;
+    if (row->nfc) RA_TRY(ra_normal_add(&l->t->normal, l->path, RA_NORMAL_FORM, &form)); /* RA_NFC is its 0 */
     l->t->bpe.ignore_merges = row->ignore_merges;
-    if (row->each_digit) RA_TRY(ra_pretok_add(&l->t->pretok, l->path, RA_STEP_DIGITS));
+    if (row->each_digit) {
+        RA_TRY(ra_pretok_add(&l->t->pretok, l->path, RA_STEP_SPLIT, &digits));
+        digits->match.kind = RA_MATCH_DIGIT;
+    }
     for (int i = 0; i < 4 && row->pattern[i]; i++) {
         RA_TRY(ra_pretok_add_split(&l->t->pretok, l->path, row->pattern[i], false));
     }
-    return RA_OK;
+    ra_decode_step *decode;
+    return ra_decoder_add(&l->t->decoder, l->path, RA_DECODE_BYTE_LEVEL, &decode);
 }
 
 static ra_err add_tokens(loader *l, const ra_str *token, int64_t n, const int64_t *type)
 {
-    ra_buf bytes = {0};
-    ra_err err = RA_OK;
     for (int64_t i = 0; i < n; i++) {
         if (!is_utf8(token[i])) {
-            err = ra_fail(RA_ERR_FORMAT, "%s: tokenizer.ggml.tokens[%lld] is not UTF-8", l->path, (long long)i);
-            break;
+            return ra_fail(RA_ERR_FORMAT, "%s: tokenizer.ggml.tokens[%lld] is not UTF-8", l->path, (long long)i);
         }
-        ra_buf_clear(&bytes);
         bool added = type && (type[i] == TYPE_CONTROL || type[i] == TYPE_USER_DEFINED);
         /* GGUF does not say whether BPE knows an added token too. It matters only where whole words are looked up, and there
          * it does not. */
         bool of_bpe = token[i].length && !(added && l->t->bpe.ignore_merges);
-        if (of_bpe && ra_bytelevel_decode(token[i].data, token[i].length, &bytes)) {
-            ra_bpe_add_token(&l->t->bpe, (int32_t)i, bytes.data, bytes.length);
-        }
+        if (of_bpe) ra_tok_add_byte_level(l->t, (int32_t)i, token[i].data, token[i].length);
         if (added) {
             ra_tok_add(l->t, (ra_added){.id = (int32_t)i,
                                         .text = (char *)(uintptr_t)token[i].data,
@@ -98,9 +100,8 @@ static ra_err add_tokens(loader *l, const ra_str *token, int64_t n, const int64_
                                         .special = type[i] == TYPE_CONTROL});
         }
     }
-    ra_buf_free(&bytes);
     l->t->size = (int32_t)n;
-    return err;
+    return RA_OK;
 }
 
 static ra_err load_tokens(loader *l)
@@ -130,24 +131,18 @@ static ra_err load_merges(loader *l)
     if (!ra_gguf_text_array(l->g, "tokenizer.ggml.merges", &merge, &n)) {
         return ra_fail(RA_ERR_FORMAT, "%s: tokenizer.ggml.merges must be a list of strings", l->path);
     }
-    ra_bpe_index(&l->t->bpe, (size_t)n);
-    ra_buf left = {0}, right = {0};
+    ra_bpe_index(&l->t->bpe);
     ra_err err = RA_OK;
     for (int64_t i = 0; err == RA_OK && i < n; i++) {
         const char *space = merge[i].length ? memchr(merge[i].data, ' ', merge[i].length) : NULL;
         size_t at = space ? (size_t)(space - merge[i].data) : 0;
-        ra_buf_clear(&left);
-        ra_buf_clear(&right);
-        if (!at || at + 1 == merge[i].length || !is_utf8(merge[i]) || !ra_bytelevel_decode(merge[i].data, at, &left) ||
-            !ra_bytelevel_decode(space + 1, merge[i].length - at - 1, &right) ||
-            !ra_bpe_add_merge(&l->t->bpe, (uint32_t)i, left.data, left.length, right.data, right.length)) {
+        if (!at || at + 1 == merge[i].length || !is_utf8(merge[i]) ||
+            !ra_tok_add_byte_level_merge(l->t, (uint32_t)i, merge[i].data, at, space + 1, merge[i].length - at - 1)) {
             err = ra_fail(RA_ERR_FORMAT,
                           "%s: tokenizer.ggml.merges[%lld] must be two tokens with a space between, whose union is a token",
                           l->path, (long long)i);
         }
     }
-    ra_buf_free(&left);
-    ra_buf_free(&right);
     free(merge);
     return err;
 }
@@ -155,7 +150,90 @@ static ra_err load_merges(loader *l)
 static int32_t special_id(const loader *l, const char *key)
 {
     int64_t id;
-    return ra_gguf_i64(l->g, key, &id) && id >= 0 && id < l->t->size ? (int32_t)id : -1;
+    return ra_gguf_i64(l->g, key, &id) && id >= 0 && id < RA_TOK_MAX_ID ? (int32_t)id : -1;
+}
+
+static bool flag(const loader *l, const char *key, bool otherwise)
+{
+    int64_t value;
+    return ra_gguf_i64(l->g, key, &value) ? value != 0 : otherwise;
+}
+
+static ra_err load_byte_level(loader *l)
+{
+    RA_TRY(load_pre(l));
+    RA_TRY(load_tokens(l));
+    return load_merges(l);
+}
+
+/* User-defined pieces are found in the normal text, where spaces are marks; some files write them with spaces. */
+static char *escape_spaces(ra_str s, size_t *n)
+{
+    ra_buf out = {0};
+    for (size_t i = 0; i < s.length; i++) {
+        if (s.data[i] == ' ') {
+            ra_buf_adds(&out, "\xE2\x96\x81");
+        } else {
+            ra_buf_add(&out, s.data + i, 1);
+        }
+    }
+    *n = out.length;
+    return out.data ? out.data : ra_strdup("");
+}
+
+static ra_err check_counts(const loader *l, int64_t n, int64_t n_type, int64_t n_score)
+{
+    if (n < 1 || n > RA_TOK_MAX_ID || n_type != n || n_score != n) {
+        return ra_fail(RA_ERR_FORMAT,
+                       "%s: tokenizer.ggml.tokens, tokenizer.ggml.scores and tokenizer.ggml.token_type must be lists of the same "
+                       "1 to %d entries, not of %lld, "
+                       "%lld and %lld",
+                       l->path, RA_TOK_MAX_ID, (long long)n, (long long)n_score, (long long)n_type);
+    }
+    return RA_OK;
+}
+
+static ra_err fill_pieces(loader *l, const ra_str *token, const int64_t *type, const double *score, int32_t n)
+{
+    ra_spm spm = {.piece = ra_calloc((size_t)n, sizeof *spm.piece),
+                  .n = n,
+                  .unknown = special_id(l, "tokenizer.ggml.unknown_token_id"),
+                  .escape = true,
+                  .dummy_prefix = flag(l, "tokenizer.ggml.add_space_prefix", true)};
+    if (spm.unknown < 0) spm.unknown = 0; /* as llama.cpp has it: where <unk> is listed as special, no piece has its type */
+    char **made = ra_calloc((size_t)n, sizeof *made);
+    for (int32_t id = 0; id < n; id++) {
+        ra_piece *p = &spm.piece[id];
+        *p = (ra_piece){token[id].data, token[id].length, (float)score[id], (int)type[id]};
+        spm.byte_fallback |= p->type == RA_PIECE_BYTE;
+        if (p->type == RA_PIECE_USER_DEFINED && p->length && memchr(p->text, ' ', p->length)) {
+            p->text = made[id] = escape_spaces(token[id], &p->length);
+        }
+        if (p->type == RA_PIECE_CONTROL || p->type == RA_PIECE_UNKNOWN) {
+            ra_tok_add(l->t, (ra_added){.id = id, .text = (char *)(uintptr_t)p->text, .length = p->length, .special = true});
+        }
+    }
+    ra_err err = ra_spm_fill(l->t, l->path, &spm);
+    for (int32_t id = 0; id < n; id++) free(made[id]);
+    ra_free(made);
+    ra_free(spm.piece);
+    return err;
+}
+
+static ra_err load_sentencepiece(loader *l)
+{
+    ra_str *token = NULL;
+    int64_t *type = NULL, n = 0, n_type = 0, n_score = 0;
+    double *score = NULL;
+    ra_gguf_text_array(l->g, "tokenizer.ggml.tokens", &token, &n);
+    ra_gguf_i64_array(l->g, "tokenizer.ggml.token_type", &type, &n_type);
+    ra_gguf_f64_array(l->g, "tokenizer.ggml.scores", &score, &n_score);
+    ra_err err = check_counts(l, n, n_type, n_score);
+    if (err == RA_OK) err = fill_pieces(l, token, type, score, (int32_t)n);
+    free(token);
+    free(type);
+    free(score);
+    return err;
 }
 
 static ra_err load(loader *l)
@@ -164,21 +242,19 @@ static ra_err load(loader *l)
     if (!ra_gguf_text(l->g, "tokenizer.ggml.model", &model)) {
         return ra_fail(RA_ERR_FORMAT, "%s: no tokenizer in this file (tokenizer.ggml.model is missing)", l->path);
     }
-    if (!same(model, "gpt2")) {
-        return ra_fail(RA_ERR_UNSUPPORTED, "%s: tokenizer.ggml.model is \"%.*s\"; known: gpt2 (byte-level BPE)", l->path,
+    bool pieces = same(model, "llama");
+    if (!pieces && !same(model, "gpt2")) {
+        return ra_fail(RA_ERR_UNSUPPORTED,
+                       "%s: tokenizer.ggml.model is \"%.*s\"; known: gpt2 (byte-level BPE), llama (SentencePiece BPE)", l->path,
                        (int)model.length, model.data);
     }
-    RA_TRY(load_pre(l));
-    RA_TRY(load_tokens(l));
-    RA_TRY(load_merges(l));
+    RA_TRY(pieces ? load_sentencepiece(l) : load_byte_level(l));
     l->t->bos = special_id(l, "tokenizer.ggml.bos_token_id");
     l->t->eos = special_id(l, "tokenizer.ggml.eos_token_id");
-    int64_t add = 0;
-    /* Llama-3 files say nothing and mean yes, as their tokenizer.json has it. */
-    bool bos = ra_gguf_i64(l->g, "tokenizer.ggml.add_bos_token", &add) ? add : l->t->bpe.ignore_merges;
+    /* Llama-3 files say nothing and mean yes, as their tokenizer.json has it; so do SentencePiece's. */
+    bool bos = flag(l, "tokenizer.ggml.add_bos_token", pieces || l->t->bpe.ignore_merges);
     if (bos && l->t->bos >= 0) l->t->prefix[l->t->n_prefix++] = l->t->bos;
-    bool eos = ra_gguf_i64(l->g, "tokenizer.ggml.add_eos_token", &add) && add;
-    if (eos && l->t->eos >= 0) l->t->suffix[l->t->n_suffix++] = l->t->eos;
+    if (flag(l, "tokenizer.ggml.add_eos_token", false) && l->t->eos >= 0) l->t->suffix[l->t->n_suffix++] = l->t->eos;
     if (ra_gguf_text(l->g, "tokenizer.chat_template", &text)) l->t->chat_template = ra_strndup(text.data, text.length);
     return RA_OK;
 }

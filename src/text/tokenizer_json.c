@@ -1,8 +1,8 @@
-/* tokenizer.json of Hugging Face's tokenizers library, byte-level BPE. What this reader does not know it refuses by name. */
+/* tokenizer.json of Hugging Face's tokenizers library, BPE. What this reader does not know it refuses by name. */
 #include "tok.h"
 
-#include <jansson.h>
 #include <realign/file.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,17 +10,6 @@ typedef struct {
     ra_tokenizer *t;
     const char *path;
 } loader;
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    return json_string_value(json_object_get(object, key));
-}
-
-static bool flag_of(const json_t *object, const char *key, bool otherwise)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_boolean(value) ? json_boolean_value(value) : otherwise;
-}
 
 /* Is the key there with anything but null, false or an empty string? */
 static bool is_set(const json_t *object, const char *key)
@@ -34,7 +23,6 @@ static ra_err load_vocabulary(loader *l, const json_t *vocab)
     if (!json_is_object(vocab) || !json_object_size(vocab)) {
         return ra_fail(RA_ERR_FORMAT, "%s: model.vocab must be an object of token: id", l->path);
     }
-    ra_buf bytes = {0};
     ra_err err = RA_OK;
     const char *token;
     json_t *value;
@@ -51,14 +39,13 @@ static ra_err load_vocabulary(loader *l, const json_t *vocab)
                 ra_fail(RA_ERR_FORMAT, "%s: model.vocab: \"%s\" has id %d, which another token has too", l->path, token, (int)id);
             break;
         }
-        ra_buf_clear(&bytes);
-        /* A token outside of the byte-level alphabet cannot come out of BPE; it is an added token, or unreachable. */
-        if (*token && ra_bytelevel_decode(token, strlen(token), &bytes)) {
-            ra_bpe_add_token(&l->t->bpe, (int32_t)id, bytes.data, bytes.length);
+        if (*token && l->t->byte_level) {
+            ra_tok_add_byte_level(l->t, (int32_t)id, token, strlen(token));
+        } else if (*token) {
+            ra_bpe_add_token(&l->t->bpe, (int32_t)id, RA_TOKEN_NORMAL, token, strlen(token));
         }
         if (id >= l->t->size) l->t->size = (int32_t)id + 1;
     }
-    ra_buf_free(&bytes);
     return err;
 }
 
@@ -83,56 +70,77 @@ static bool merge_parts(const json_t *merge, const char **left, size_t *n_left, 
 static ra_err load_merges(loader *l, const json_t *merges)
 {
     if (!json_is_array(merges)) return ra_fail(RA_ERR_FORMAT, "%s: model.merges must be an array", l->path);
-    ra_bpe_index(&l->t->bpe, json_array_size(merges));
-    ra_buf left = {0}, right = {0};
-    ra_err err = RA_OK;
-    for (size_t i = 0; err == RA_OK && i < json_array_size(merges); i++) {
+    ra_bpe_index(&l->t->bpe);
+    for (size_t i = 0; i < json_array_size(merges); i++) {
         const char *a, *b;
         size_t n_a, n_b;
-        ra_buf_clear(&left);
-        ra_buf_clear(&right);
         if (!merge_parts(json_array_get(merges, i), &a, &n_a, &b, &n_b)) {
-            err = ra_fail(RA_ERR_FORMAT, "%s: model.merges[%zu] must be \"left right\" or [\"left\", \"right\"]", l->path, i);
-        } else if (!ra_bytelevel_decode(a, n_a, &left) || !ra_bytelevel_decode(b, n_b, &right) ||
-                   !ra_bpe_add_merge(&l->t->bpe, (uint32_t)i, left.data, left.length, right.data, right.length)) {
-            err = ra_fail(RA_ERR_FORMAT, "%s: model.merges[%zu]: \"%.*s\", \"%.*s\" or both joined is not in model.vocab",
-                          l->path, i, (int)n_a, a, (int)n_b, b);
+            return ra_fail(RA_ERR_FORMAT, "%s: model.merges[%zu] must be \"left right\" or [\"left\", \"right\"]", l->path, i);
+        }
+        bool good = l->t->byte_level ? ra_tok_add_byte_level_merge(l->t, (uint32_t)i, a, n_a, b, n_b)
+                                     : ra_bpe_add_merge(&l->t->bpe, (uint32_t)i, a, n_a, b, n_b);
+        if (!good) {
+            return ra_fail(RA_ERR_FORMAT, "%s: model.merges[%zu]: \"%.*s\", \"%.*s\" or both joined is not in model.vocab",
+                           l->path, i, (int)n_a, a, (int)n_b, b);
         }
     }
-    ra_buf_free(&left);
-    ra_buf_free(&right);
-    return err;
+    return RA_OK;
 }
 
-static ra_err load_model(loader *l, const json_t *model)
+/* <0x00> to <0xFF>, and what else is done with characters that are no token. */
+static ra_err load_unknowns(loader *l, const json_t *model)
 {
-    const char *type = text_of(model, "type");
+    ra_bpe *b = &l->t->bpe;
+    bool all = true;
+    b->byte_fallback = ra_json_flag(model, "byte_fallback", false);
+    b->fuse_unknown = ra_json_flag(model, "fuse_unk", false);
+    for (int c = 0; c < 256; c++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)c);
+        b->byte_token[c] = b->byte_fallback && b->chars ? ra_bpe_find(b, name, 6) : -1;
+        all &= b->byte_token[c] >= 0;
+    }
+    bool complete = true;
+    for (int c = 0; c < 256; c++) complete &= b->unit_id[c] >= 0;
+    if (!b->chars && b->byte_fallback && !complete) {
+        return ra_fail(RA_ERR_UNSUPPORTED, "%s: model.byte_fallback with a ByteLevel pre-tokenizer and bytes without a token",
+                       l->path);
+    }
+    const char *unknown = ra_json_text(model, "unk_token");
+    const json_t *id = unknown ? json_object_get(json_object_get(model, "vocab"), unknown) : NULL;
+    if (unknown && !id && !all && !complete) {
+        return ra_fail(RA_ERR_FORMAT, "%s: model.unk_token is \"%s\", which is not in model.vocab", l->path, unknown);
+    }
+    b->unknown = id ? (int32_t)json_integer_value(id) : -1;
+    return RA_OK;
+}
+
+static ra_err check_model(loader *l, const json_t *model)
+{
+    const char *type = ra_json_text(model, "type");
     if (!json_is_object(model)) return ra_fail(RA_ERR_FORMAT, "%s: no model in it; is this a tokenizer.json?", l->path);
     if (type ? strcmp(type, "BPE") != 0 : !json_object_get(model, "merges")) {
-        return ra_fail(RA_ERR_UNSUPPORTED, "%s: a tokenizer model of type %s; byte-level BPE is what can be read", l->path,
-                       type ? type : "unknown");
+        return ra_fail(RA_ERR_UNSUPPORTED,
+                       "%s: a tokenizer model of type %s; BPE is what can be read (of WordPiece, Unigram and WordLevel nothing)",
+                       l->path, type ? type : "unknown");
     }
     static const char *const REFUSED[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++) {
         const json_t *value = json_object_get(model, REFUSED[i]);
         if (is_set(model, REFUSED[i]) && !(json_is_number(value) && json_number_value(value) == 0)) {
-            return ra_fail(RA_ERR_UNSUPPORTED, "%s: model.%s is set; only byte-level BPE without it can be read", l->path,
-                           REFUSED[i]);
-        }
-    }
-    l->t->bpe.ignore_merges = flag_of(model, "ignore_merges", false);
-    RA_TRY(load_vocabulary(l, json_object_get(model, "vocab")));
-    const json_t *unknown = json_object_get(model, "unk_token");
-    const json_t *unknown_id =
-        json_is_string(unknown) ? json_object_get(json_object_get(model, "vocab"), json_string_value(unknown)) : NULL;
-    l->t->bpe.unknown = unknown_id ? (int32_t)json_integer_value(unknown_id) : -1;
-    RA_TRY(load_merges(l, json_object_get(model, "merges")));
-    for (int c = 0; c < 256 && unknown_id && flag_of(model, "fuse_unk", false); c++) {
-        if (l->t->bpe.byte_id[c] == l->t->bpe.unknown) {
-            return ra_fail(RA_ERR_UNSUPPORTED, "%s: model.fuse_unk is set and byte 0x%02X has no token", l->path, (unsigned)c);
+            return ra_fail(RA_ERR_UNSUPPORTED, "%s: model.%s is set; only BPE without it can be read", l->path, REFUSED[i]);
         }
     }
     return RA_OK;
+}
+
+static ra_err load_model(loader *l, const json_t *model)
+{
+    l->t->bpe.chars = !l->t->byte_level;
+    l->t->bpe.ignore_merges = ra_json_flag(model, "ignore_merges", false);
+    RA_TRY(load_vocabulary(l, json_object_get(model, "vocab")));
+    RA_TRY(load_merges(l, json_object_get(model, "merges")));
+    return load_unknowns(l, model);
 }
 
 static ra_err load_added(loader *l, const json_t *list)
@@ -147,99 +155,17 @@ static ra_err load_added(loader *l, const json_t *list)
             return ra_fail(RA_ERR_FORMAT, "%s: added_tokens[%zu] must have a content and an id from 0 to %d", l->path, i,
                            RA_TOK_MAX_ID);
         }
-        bool special = flag_of(item, "special", false);
+        bool special = ra_json_flag(item, "special", false);
         ra_tok_add(l->t, (ra_added){.id = (int32_t)number,
                                     .text = (char *)(uintptr_t)json_string_value(content),
                                     .length = json_string_length(content),
                                     .special = special,
-                                    .single_word = flag_of(item, "single_word", false),
-                                    .lstrip = flag_of(item, "lstrip", false),
-                                    .rstrip = flag_of(item, "rstrip", false),
-                                    .normalized = flag_of(item, "normalized", !special)});
+                                    .single_word = ra_json_flag(item, "single_word", false),
+                                    .lstrip = ra_json_flag(item, "lstrip", false),
+                                    .rstrip = ra_json_flag(item, "rstrip", false),
+                                    .normalized = ra_json_flag(item, "normalized", !special)});
     }
     return RA_OK;
-}
-
-static ra_err load_normalizer(loader *l, const json_t *n)
-{
-    if (!n || json_is_null(n)) return RA_OK;
-    const char *type = text_of(n, "type");
-    if (type && !strcmp(type, "NFC")) {
-        l->t->nfc = true;
-        return RA_OK;
-    }
-    if (type && !strcmp(type, "Sequence")) {
-        size_t i;
-        json_t *item;
-        json_array_foreach(json_object_get(n, "normalizers"), i, item) RA_TRY(load_normalizer(l, item));
-        return RA_OK;
-    }
-    return ra_fail(RA_ERR_UNSUPPORTED, "%s: normalizer %s; known: NFC, Sequence", l->path, type ? type : "without a type");
-}
-
-static char *quote_literal(const char *literal)
-{
-    ra_buf out = {0};
-    for (; *literal; literal++) {
-        if (strchr("\\^$.[]|()?*+{}-#", *literal)) ra_buf_adds(&out, "\\");
-        ra_buf_add(&out, literal, 1);
-    }
-    ra_buf_adds(&out, "");
-    return out.data;
-}
-
-static ra_err load_split(loader *l, const json_t *step)
-{
-    const json_t *pattern = json_object_get(step, "pattern");
-    const char *regex = text_of(pattern, "Regex"), *literal = text_of(pattern, "String");
-    const char *behaviour = text_of(step, "behavior");
-    bool removed = behaviour && !strcmp(behaviour, "Removed");
-    if (!regex && (!literal || !*literal)) {
-        return ra_fail(RA_ERR_FORMAT, "%s: a Split pre-tokenizer needs a pattern: {\"Regex\": ...} or {\"String\": ...}",
-                       l->path);
-    }
-    if (!removed && (!behaviour || strcmp(behaviour, "Isolated") != 0)) {
-        return ra_fail(RA_ERR_UNSUPPORTED, "%s: Split with behavior %s; known: Isolated, Removed", l->path,
-                       behaviour ? behaviour : "missing");
-    }
-    char *quoted = regex ? NULL : quote_literal(literal);
-    bool invert = flag_of(step, "invert", false);
-    /* A scanner makes every byte part of a word; what is dropped is a matter for the library. */
-    ra_err err = ra_pretok_add_split(&l->t->pretok, l->path, regex ? regex : quoted, removed && invert);
-    free(quoted);
-    RA_TRY(err);
-    ra_step *made = &l->t->pretok.step[l->t->pretok.n - 1];
-    made->drop_matches = removed && !invert;
-    made->drop_gaps = removed && invert;
-    return RA_OK;
-}
-
-/* *level: a ByteLevel step was met; nothing may come after it. */
-static ra_err load_pretokenizer(loader *l, const json_t *p, bool *level)
-{
-    const char *type = text_of(p, "type");
-    if (type && *level) {
-        return ra_fail(RA_ERR_UNSUPPORTED, "%s: the pre-tokenizer %s comes after ByteLevel, which must be the last", l->path,
-                       type);
-    }
-    if (type && !strcmp(type, "Sequence")) {
-        size_t i;
-        json_t *item;
-        json_array_foreach(json_object_get(p, "pretokenizers"), i, item) RA_TRY(load_pretokenizer(l, item, level));
-        return RA_OK;
-    }
-    if (type && !strcmp(type, "Split")) return load_split(l, p);
-    if (type && !strcmp(type, "Digits")) {
-        bool each = flag_of(p, "individual_digits", false);
-        return ra_pretok_add(&l->t->pretok, l->path, each ? RA_STEP_DIGITS : RA_STEP_DIGIT_RUNS);
-    }
-    if (type && !strcmp(type, "ByteLevel")) {
-        *level = true;
-        if (flag_of(p, "add_prefix_space", true)) RA_TRY(ra_pretok_add(&l->t->pretok, l->path, RA_STEP_PREFIX_SPACE));
-        return flag_of(p, "use_regex", true) ? ra_pretok_add_split(&l->t->pretok, l->path, RA_PATTERN_GPT2, false) : RA_OK;
-    }
-    return ra_fail(RA_ERR_UNSUPPORTED, "%s: pre-tokenizer %s; known: Split, Digits, ByteLevel, Sequence", l->path,
-                   type ? type : "missing");
 }
 
 static ra_err frame_add(loader *l, int32_t *frame, int *n, const json_t *id)
@@ -261,7 +187,7 @@ static ra_err load_frame(loader *l, const json_t *post)
     json_t *part, *id;
     json_array_foreach(json_object_get(post, "single"), i, part)
     {
-        const char *name = text_of(json_object_get(part, "SpecialToken"), "id");
+        const char *name = ra_json_text(json_object_get(part, "SpecialToken"), "id");
         if (!name) {
             after = true;
             continue;
@@ -282,144 +208,61 @@ static ra_err load_frame(loader *l, const json_t *post)
     return RA_OK;
 }
 
+/* ["<s>", 0] */
+static ra_err load_frame_pair(loader *l, const json_t *post)
+{
+    RA_TRY(frame_add(l, l->t->prefix, &l->t->n_prefix, json_array_get(json_object_get(post, "cls"), 1)));
+    return frame_add(l, l->t->suffix, &l->t->n_suffix, json_array_get(json_object_get(post, "sep"), 1));
+}
+
 static ra_err load_postprocessor(loader *l, const json_t *post)
 {
     if (!post || json_is_null(post)) return RA_OK;
-    const char *type = text_of(post, "type");
+    const char *type = ra_json_text(post, "type");
     if (type && !strcmp(type, "ByteLevel")) return RA_OK; /* trims offsets only */
     if (type && !strcmp(type, "TemplateProcessing")) return load_frame(l, post);
+    if (type && (!strcmp(type, "BertProcessing") || !strcmp(type, "RobertaProcessing"))) return load_frame_pair(l, post);
     if (type && !strcmp(type, "Sequence")) {
         size_t i;
         json_t *item;
         json_array_foreach(json_object_get(post, "processors"), i, item) RA_TRY(load_postprocessor(l, item));
         return RA_OK;
     }
-    return ra_fail(RA_ERR_UNSUPPORTED, "%s: post-processor %s; known: ByteLevel, TemplateProcessing, Sequence", l->path,
-                   type ? type : "without a type");
-}
-
-static ra_err check_decoder(loader *l, const json_t *decoder)
-{
-    const char *type = text_of(decoder, "type");
-    if (!decoder || json_is_null(decoder) || (type && !strcmp(type, "ByteLevel"))) return RA_OK;
-    if (type && !strcmp(type, "Sequence")) {
-        size_t i;
-        json_t *item;
-        json_array_foreach(json_object_get(decoder, "decoders"), i, item) RA_TRY(check_decoder(l, item));
-        return RA_OK;
-    }
-    return ra_fail(RA_ERR_UNSUPPORTED, "%s: decoder %s; known: ByteLevel (SentencePiece models come in another form)", l->path,
-                   type ? type : "without a type");
+    return ra_fail(RA_ERR_UNSUPPORTED,
+                   "%s: post-processor %s; known: ByteLevel, TemplateProcessing, BertProcessing, RobertaProcessing, Sequence",
+                   l->path, type ? type : "without a type");
 }
 
 static ra_err load_root(loader *l, const json_t *root)
 {
-    bool level = false;
-    if (is_set(json_object_get(root, "model"), "byte_fallback")) {
-        return ra_fail(RA_ERR_UNSUPPORTED,
-                       "%s: a SentencePiece tokenizer (model.byte_fallback is set); byte-level BPE is what can be read", l->path);
-    }
+    const json_t *model = json_object_get(root, "model");
     /* The small parts first: a tokenizer of another kind is refused before its vocabulary is taken apart. */
-    const char *type = text_of(json_object_get(root, "model"), "type");
-    if (!type || !strcmp(type, "BPE")) {
-        RA_TRY(load_normalizer(l, json_object_get(root, "normalizer")));
-        RA_TRY(check_decoder(l, json_object_get(root, "decoder")));
-        const json_t *p = json_object_get(root, "pre_tokenizer");
-        if (p && !json_is_null(p)) RA_TRY(load_pretokenizer(l, p, &level));
-        if (!level && json_is_object(json_object_get(root, "model"))) {
-            return ra_fail(RA_ERR_UNSUPPORTED, "%s: BPE without a ByteLevel pre-tokenizer; only byte-level BPE can be read",
-                           l->path);
-        }
-        RA_TRY(load_postprocessor(l, json_object_get(root, "post_processor")));
-    }
-    RA_TRY(load_model(l, json_object_get(root, "model")));
+    RA_TRY(check_model(l, model));
+    RA_TRY(ra_tok_json_normalizer(l->t, l->path, json_object_get(root, "normalizer")));
+    RA_TRY(ra_tok_json_pretokenizer(l->t, l->path, json_object_get(root, "pre_tokenizer")));
+    RA_TRY(ra_tok_json_decoder(l->t, l->path, json_object_get(root, "decoder")));
+    RA_TRY(load_postprocessor(l, json_object_get(root, "post_processor")));
+    RA_TRY(load_model(l, model));
     return load_added(l, json_object_get(root, "added_tokens"));
 }
 
-/* A token of tokenizer_config.json: "text" or {"content": "text"}. */
-static int32_t config_token(const ra_tokenizer *t, const json_t *config, const char *key)
-{
-    const json_t *value = json_object_get(config, key);
-    if (json_is_object(value)) value = json_object_get(value, "content");
-    return json_is_string(value) ? ra_tokenizer_id(t, json_string_value(value)) : -1;
-}
-
-/* chat_template: a text, or a list of {name, template} of which "default" counts. */
-static const char *config_template(const json_t *config)
-{
-    const json_t *value = json_object_get(config, "chat_template");
-    size_t i;
-    json_t *item;
-    json_array_foreach(value, i, item)
-    {
-        const char *name = text_of(item, "name");
-        if (name && !strcmp(name, "default")) return text_of(item, "template");
-    }
-    return json_string_value(value);
-}
-
-/* eos_token_id of generation_config.json: a number or a list; where the file is not there or not JSON, none. */
-static void load_stops(ra_tokenizer *t, const char *dir)
-{
-    char *path = ra_path_join(dir, "generation_config.json");
-    json_t *config = ra_file_exists(path) ? json_load_file(path, 0, NULL) : NULL;
-    const json_t *value = json_object_get(config, "eos_token_id");
-    size_t n = json_is_array(value) ? json_array_size(value) : 1;
-    for (size_t i = 0; i < n && t->n_stop < RA_TOK_FRAME; i++) {
-        const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
-        if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < t->size) {
-            t->stop[t->n_stop++] = (int32_t)json_integer_value(id);
-        }
-    }
-    json_decref(config);
-    free(path);
-}
-
-static ra_err load_config(ra_tokenizer *t, const char *dir)
-{
-    load_stops(t, dir);
-    char *path = ra_path_join(dir, "tokenizer_config.json"), *jinja = ra_path_join(dir, "chat_template.jinja");
-    ra_err err = RA_OK;
-    if (ra_file_exists(path)) {
-        json_error_t error;
-        json_t *config = json_load_file(path, 0, &error);
-        if (!json_is_object(config)) {
-            err = ra_fail(RA_ERR_FORMAT, "%s: line %d: %s", path, error.line, config ? "not an object" : error.text);
-        } else {
-            t->bos = config_token(t, config, "bos_token");
-            t->eos = config_token(t, config, "eos_token");
-            const char *text = config_template(config);
-            if (text) t->chat_template = ra_strdup(text);
-        }
-        json_decref(config);
-    }
-    if (err == RA_OK && ra_file_exists(jinja)) {
-        ra_buf text = {0};
-        err = ra_file_read(jinja, &text);
-        free(t->chat_template);
-        t->chat_template = ra_strdup(text.data ? text.data : "");
-        ra_buf_free(&text);
-    }
-    free(path);
-    free(jinja);
-    return err;
-}
-
-ra_err ra_tok_load_json(ra_tokenizer *t, const char *json_path, const char *dir)
+ra_err ra_tok_load_json(ra_tokenizer *t, const char *path)
 {
     ra_buf text = {0};
     json_error_t error;
-    RA_TRY(ra_file_read(json_path, &text));
+    RA_TRY(ra_file_read(path, &text));
     json_t *root = json_loadb(text.data ? text.data : "", text.length, JSON_ALLOW_NUL, &error);
     ra_buf_free(&text);
     if (!json_is_object(root)) {
-        ra_err err =
-            ra_fail(RA_ERR_FORMAT, "%s: line %d: %s", json_path, root ? 1 : error.line, root ? "not an object" : error.text);
+        ra_err err = ra_fail(RA_ERR_FORMAT, "%s: line %d: %s", path, root ? 1 : error.line, root ? "not an object" : error.text);
         json_decref(root);
         return err;
     }
-    loader l = {t, json_path};
+    loader l = {t, path};
     ra_err err = load_root(&l, root);
     json_decref(root);
-    return err == RA_OK ? load_config(t, dir) : err;
+    char *dir = ra_tok_dir_of(path);
+    if (err == RA_OK) err = ra_tok_load_config(t, dir);
+    free(dir);
+    return err;
 }

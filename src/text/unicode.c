@@ -34,6 +34,28 @@ static const range LATE_MARKS[] = {
     {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE},
     {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}};
 
+/* Compatibility characters that came after the tables of Hugging Face's NFKC and NFKD. */
+static const range LATE_COMPAT[] = {{0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xAB69, 0xAB69},
+                                    {0x10781, 0x10785}, {0x10787, 0x107B0}, {0x107B2, 0x107BA},
+                                    {0x1E030, 0x1E06D}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9}};
+/* Punctuation that came after the table of the Punctuation pre-tokenizer, and what was punctuation in it and is no more. */
+static const range LATE_PUNCTUATION[] = {
+    {0x61D, 0x61D},     {0x9FD, 0x9FD},     {0xA76, 0xA76},     {0xC77, 0xC77},     {0xC84, 0xC84},     {0x1B7D, 0x1B7E},
+    {0x2E43, 0x2E4F},   {0x2E52, 0x2E5D},   {0x10EAD, 0x10EAD}, {0x10F55, 0x10F59}, {0x10F86, 0x10F89}, {0x1144B, 0x1144F},
+    {0x1145A, 0x1145D}, {0x11660, 0x1166C}, {0x116B9, 0x116B9}, {0x1183B, 0x1183B}, {0x11944, 0x11946}, {0x119E2, 0x119E2},
+    {0x11A3F, 0x11A46}, {0x11A9A, 0x11AA2}, {0x11B00, 0x11B09}, {0x11C41, 0x11C45}, {0x11C70, 0x11C71}, {0x11EF7, 0x11EF8},
+    {0x11F43, 0x11F4F}, {0x11FFF, 0x11FFF}, {0x12FF1, 0x12FF2}, {0x16E97, 0x16E9A}, {0x16FE2, 0x16FE2}, {0x1E5FF, 0x1E5FF},
+    {0x1E95E, 0x1E95F}};
+static const range ONCE_PUNCTUATION[] = {{0x166D, 0x166D}, {0x111C9, 0x111C9}};
+/* Capital letters of Unicode 16 and 17, which Rust's to_lowercase knows, with the first of their small ones. */
+static const struct {
+    range capital;
+    uint32_t small;
+} LATE_CAPITALS[] = {{{0x1C89, 0x1C89}, 0x1C8A},   {{0xA7CB, 0xA7CB}, 0x264},  {{0xA7CC, 0xA7CC}, 0xA7CD},
+                     {{0xA7CE, 0xA7CE}, 0xA7CF},   {{0xA7D2, 0xA7D2}, 0xA7D3}, {{0xA7D4, 0xA7D4}, 0xA7D5},
+                     {{0xA7DA, 0xA7DA}, 0xA7DB},   {{0xA7DC, 0xA7DC}, 0x19B},  {{0x10D50, 0x10D65}, 0x10D70},
+                     {{0x16EA0, 0x16EB8}, 0x16EBB}};
+
 static bool in_ranges(uint32_t c, const range *r, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -81,7 +103,8 @@ uint8_t ra_unicode_class_slow(uint32_t c)
         bits |= RA_CLS_LATE;
     } else if (c >= 0x300) {
         /* Conservative: a region that NFC leaves alone is copied as it is. */
-        if (p->combining_class || is_mark(k) || (c >= 0x1161 && c <= 0x11FF)) bits |= RA_CLS_JOINS;
+        bool jamo = c >= 0x1161 && c <= 0x11FF && c != 0x11A7; /* no trailing consonant, though utf8proc composes it away */
+        if (p->combining_class || is_mark(k) || jamo) bits |= RA_CLS_JOINS;
         bool hangul_syllable = c >= 0xAC00 && c <= 0xD7A3;
         if (!hangul_syllable && p->decomp_type == 0 && p->decomp_seqindex != UINT16_MAX && nfc_changes(c)) bits |= RA_CLS_CHANGES;
     }
@@ -199,93 +222,43 @@ bool ra_utf8_starts_with_word(const uint8_t *s, size_t n)
     return n > 0 && word_char(ra_utf8_decode(s, &length));
 }
 
-void ra_nfc_free(ra_nfc *nfc)
+size_t ra_unicode_spaces_before(const ra_unicode *u, const uint8_t *s, size_t n)
 {
-    ra_buf_free(&nfc->text);
-    free(nfc->begin);
-    free(nfc->end);
-    free(nfc->work);
-    *nfc = (ra_nfc){0};
+    size_t length;
+    while (n > 0) {
+        size_t i = last_char(s, n);
+        if (!(ra_unicode_class(u, ra_utf8_decode(s + i, &length)) & RA_CLS_SPACE)) break;
+        n = i;
+    }
+    return n;
 }
 
-static void need_places(ra_nfc *nfc, size_t n)
+size_t ra_unicode_spaces_after(const ra_unicode *u, const uint8_t *s, size_t n)
 {
-    if (n <= nfc->capacity) return;
-    nfc->capacity = n > 2 * nfc->capacity ? n : 2 * nfc->capacity;
-    nfc->begin = ra_realloc(nfc->begin, nfc->capacity, sizeof *nfc->begin);
-    nfc->end = ra_realloc(nfc->end, nfc->capacity, sizeof *nfc->end);
+    size_t i = 0, length;
+    while (i < n && (ra_unicode_class(u, ra_utf8_decode(s + i, &length)) & RA_CLS_SPACE)) i += length;
+    return i;
 }
 
-/* Appends original bytes [from, to) as they are. */
-static void copy(ra_nfc *nfc, const uint8_t *s, size_t from, size_t to, bool places)
+uint32_t ra_unicode_lower(uint32_t c)
 {
-    size_t at = nfc->text.length;
-    ra_buf_add(&nfc->text, s + from, to - from);
-    if (!places) return;
-    need_places(nfc, nfc->text.length);
-    for (size_t i = from; i < to; i++, at++) nfc->begin[at] = (int64_t)i, nfc->end[at] = (int64_t)i + 1;
+    if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + 32 : c;
+    for (size_t i = 0; i < sizeof LATE_CAPITALS / sizeof *LATE_CAPITALS; i++) {
+        range r = LATE_CAPITALS[i].capital;
+        if (c >= r.first && c <= r.last) return LATE_CAPITALS[i].small + (c - r.first);
+    }
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
 }
 
-/* NFC of the region s[0, n) into nfc->work; returns the number of code points. */
-static size_t compose(ra_nfc *nfc, const uint8_t *s, size_t n)
+bool ra_unicode_late_compat(uint32_t c)
 {
-    const utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-    utf8proc_ssize_t count;
-    for (;;) {
-        count = utf8proc_decompose(s, (utf8proc_ssize_t)n, nfc->work, (utf8proc_ssize_t)nfc->work_capacity, options);
-        if (count >= 0 && (size_t)count <= nfc->work_capacity) break;
-        nfc->work_capacity = count > 0 ? (size_t)count + 64 : nfc->work_capacity * 2 + 64;
-        nfc->work = ra_realloc(nfc->work, nfc->work_capacity, sizeof *nfc->work);
-    }
-    return (size_t)utf8proc_normalize_utf32(nfc->work, count, options);
+    return IN(c, LATE_COMPAT);
 }
 
-/* The region [from, to) in its NFC. What stays the same at both its ends keeps its own place; between, every byte stands for
- * the whole changed part. Returns whether anything changed; where not, nothing is written. */
-static bool normalise_region(ra_nfc *nfc, const uint8_t *s, size_t done, size_t from, size_t to, bool places)
+bool ra_unicode_punctuation(uint32_t c)
 {
-    size_t count = compose(nfc, s + from, to - from);
-    size_t same = 0, at = from, length;
-    while (same < count && at < to && ra_utf8_decode(s + at, &length) == (uint32_t)nfc->work[same]) same++, at += length;
-    if (same == count && at == to) return false;
-    size_t tail = to, last = count;
-    while (last > same && tail > at) {
-        size_t before = last_char(s, tail);
-        if (before < at || ra_utf8_decode(s + before, &length) != (uint32_t)nfc->work[last - 1]) break;
-        tail = before, last--;
-    }
-    copy(nfc, s, done, at, places);
-    size_t first_byte = nfc->text.length;
-    for (size_t i = same; i < last; i++) {
-        uint8_t bytes[4];
-        ra_buf_add(&nfc->text, bytes, (size_t)ra_utf8_encode((uint32_t)nfc->work[i], bytes));
-    }
-    if (places) {
-        need_places(nfc, nfc->text.length);
-        for (size_t i = first_byte; i < nfc->text.length; i++) nfc->begin[i] = (int64_t)at, nfc->end[i] = (int64_t)tail;
-    }
-    copy(nfc, s, tail, to, places);
-    return true;
-}
-
-bool ra_nfc_apply(const ra_unicode *u, const uint8_t *s, size_t n, bool places, ra_nfc *nfc)
-{
-    bool changed = false;
-    size_t done = 0, previous = 0, i = 0, length; /* s[0, done) is written out once `changed` */
-    bool has_previous = false;
-    while (i < n) {
-        uint8_t class = s[i] < 0x80 ? (length = 1, 0) : ra_unicode_class(u, ra_utf8_decode(s + i, &length));
-        if (!(class & (RA_CLS_JOINS | RA_CLS_CHANGES))) {
-            previous = i, has_previous = !(class & RA_CLS_LATE);
-            i += length;
-            continue;
-        }
-        size_t from = has_previous && (class & RA_CLS_JOINS) ? previous : i, to = i + length;
-        while (to < n && (ra_unicode_class(u, ra_utf8_decode(s + to, &length)) & RA_CLS_JOINS)) to += length;
-        if (!changed) ra_buf_clear(&nfc->text);
-        if (normalise_region(nfc, s, done, from, to, places)) changed = true, done = to;
-        i = to, has_previous = false;
-    }
-    if (changed) copy(nfc, s, done, n, places);
-    return changed;
+    if (c < 0x80) return c > ' ' && c < 0x7F && !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z');
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    if (k < UTF8PROC_CATEGORY_PC || k > UTF8PROC_CATEGORY_PO) return IN(c, ONCE_PUNCTUATION);
+    return !IN(c, LATE_PUNCTUATION);
 }

@@ -52,17 +52,12 @@ void ra_utf8_strip(const char *s, size_t n, size_t *begin, size_t *end);
 bool ra_utf8_ends_with_word(const uint8_t *s, size_t n);
 bool ra_utf8_starts_with_word(const uint8_t *s, size_t n);
 
-/* NFC of a text, with the place each byte came from. */
-typedef struct {
-    ra_buf text;
-    int64_t *begin, *end; /* per byte of text: the span of the original bytes it stands for */
-    size_t capacity;
-    int32_t *work; /* code points of one region */
-    size_t work_capacity;
-} ra_nfc;
-void ra_nfc_free(ra_nfc *nfc);
-/* Returns false where the text is NFC already (nfc is then untouched). Places are kept only if `places`. A character that NFC
- * made of several stands for all of them. */
-bool ra_nfc_apply(const ra_unicode *u, const uint8_t *s, size_t n, bool places, ra_nfc *nfc);
+/* The end of s without the white space it ends with, and the length of the white space it begins with. */
+size_t ra_unicode_spaces_before(const ra_unicode *u, const uint8_t *s, size_t n);
+size_t ra_unicode_spaces_after(const ra_unicode *u, const uint8_t *s, size_t n);
+
+uint32_t ra_unicode_lower(uint32_t c); /* one code point; U+0130 gives the first of its two */
+bool ra_unicode_punctuation(uint32_t c);
+bool ra_unicode_late_compat(uint32_t c); /* NFKC and NFKD of Hugging Face leave it alone */
 
 #endif

@@ -144,8 +144,8 @@ static void make_weights(const char *dir)
     put(h5, "length", H5T_NATIVE_INT32, ROWS, 3, length);
     must(ra_h5_write_attr_text(h5, "/", "normalise", "mean"));
     must(ra_h5_write_attr_text(h5, "/", "hidden_type", "bf16"));
-    static const char *const names[] = {"effective_ratio", "length_correlation", "target_norm", "self_check"};
-    static const double values[] = {0.1, 0.37, 41.25, 3.1e-6};
+    static const char *const names[] = {"average_weight", "length_correlation", "target_norm", "self_check"};
+    static const double values[] = {1.0, 0.37, 41.25, 3.1e-6};
     for (int i = 0; i < 4; i++) must(ra_h5_write_attr_f64(h5, "/", names[i], values[i]));
     must(ra_h5_write_attr_i64(h5, "/", "conflicts", conflicts));
     must(ra_h5_write_attr_i64(h5, "/", "positive", positive));

@@ -2,11 +2,11 @@
 # realign tokenize and realign template: a line in, a line out, in order; a bad line ends with its number; what is unknown is named.
 set -u
 model=$SHARED/data/models/smollm2
-echo "1..8"
+echo "1..11"
 skip=
 [ -f "$model/tokenizer.json" ] || skip="no $model"
 if [ -n "$skip" ]; then
-    for i in 1 2 3 4 5 6 7 8; do echo "ok $i - text tools # SKIP $skip"; done
+    for i in 1 2 3 4 5 6 7 8 9 10 11; do echo "ok $i - text tools # SKIP $skip"; done
     exit 0
 fi
 dir=$(mktemp -d) || exit 1
@@ -36,5 +36,10 @@ expect 0 '{"text":"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes.<|
 printf '{"messages":[{"role":"user","content":"Hi"}]}\n{"messages":[{"role":"user"}]}\n' > "$dir/in"
 expect 1 '{"text":"<|im_start|>user\nHi<|im_end|>\n","ids":[1,4093,198,26843,2,198],"response_start":null,"response_end":null}' \
     "line 2" "a message without content" template --model "$model" --template chatml < "$dir/in"
-expect 1 "" "llama3.1" "an unknown template names the known ones" template --model "$model" --template alpaca < /dev/null
+expect 1 "" "llama3.1" "an unknown template names the known ones" template --model "$model" --template vicuna < /dev/null
+expect 0 $'{"error":"message 2 has role \\"critic\\", which the template alpaca does not know; accepted: user, assistant, and system in front"}\n{"text":"### Instruction:\\nHi\\n\\n","ids":[3757,20880,42,198,26843,1116],"response_start":null,"response_end":null}' \
+    "" "a refused conversation does not end the others" template --model "$model" --template alpaca --keep-going < <(printf \
+    '{"messages":[{"role":"user","content":"Hi"},{"role":"critic","content":"x"}]}\n{"messages":[{"role":"system","content":""},{"role":"user","content":"Hi"}]}\n')
+expect 1 "" "<|start_header_id|>" "a template whose tokens are not there" template --model "$model" --template llama3.1 < /dev/null
+expect 1 "" "writes no date" "a date for a template without one" template --model "$model" --date "1 Jan 2031" < /dev/null
 exit 0

@@ -12,6 +12,7 @@
 #include <realign/rng.h>
 #include <realign/settings.h>
 #include <realign/timer.h>
+#include <support/oraclemake.h>
 #include <support/textfile.h>
 
 #include <stdio.h>
@@ -165,8 +166,8 @@ static void read_all(const char *path, const char *schema, ra_oracle *oracle)
         }
         assert_true(row->n_prompt > 0 && row->prompt_text && row->source);
         ra_verdict verdict;
-        ra_oracle_item item = {row->prompt_text, row->chosen ? row->chosen : "", row->category, row->source,
-                               row->chosen_is_first ? 0 : 1};
+        ra_oracle_item item = {
+            row->prompt_text, row->chosen ? row->chosen : "", row->category, row->source, row->chosen_is_first ? 0 : 1, NULL, 0};
         assert_int_equal(ra_oracle_judge(oracle, &item, 1, &verdict), RA_OK);
     }
     ra_prefdata_close(data);
@@ -221,7 +222,7 @@ static void test_rows(void **state)
     ra_rng rng = start("rows");
     char *rules = textfile_write_text("rules.yaml", policies[0]), *path = textfile_path("rows.jsonl");
     ra_oracle *oracle = NULL;
-    assert_int_equal(ra_oracle_open("auto", rules, &oracle), RA_OK);
+    assert_int_equal(test_oracle_open("auto", rules, &oracle), RA_OK);
     ra_buf text = {0}, file = {0};
     enum { ROWS = sizeof rows / sizeof *rows };
     static const char *const schemas[] = {"auto",      "prompts",  "pairs",         "hh",      "pku",
@@ -263,8 +264,8 @@ static void test_yaml(void **state)
             ra_settings *s = ra_settings_new();
             accepted += ra_settings_read_file(s, path) == RA_OK;
             ra_settings_free(s);
-        } else if (ra_oracle_open("auto", path, &oracle) == RA_OK) {
-            ra_oracle_item item = {"q? \xff", "a a a a a. A b?\n- c\n\xe2\x80\xa2 d", "k", row, 0};
+        } else if (test_oracle_open("auto", path, &oracle) == RA_OK) {
+            ra_oracle_item item = {"q? \xff", "a a a a a. A b?\n- c\n\xe2\x80\xa2 d", "k", row, 0, NULL, 0};
             ra_verdict verdict;
             assert_int_equal(ra_oracle_judge(oracle, &item, 1, &verdict), RA_OK);
             assert_in_range(verdict.compliant + 1, 0, 2);

@@ -1,13 +1,14 @@
-/* Seeded mutations of a small tokenizer.json, of a GGUF tokenizer and of chat templates, and random bytes as text: opening
- * works or fails with a message, encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1.
+/* Seeded mutations of small tokenizer.json files, SentencePiece models, tiktoken files and GGUF tokenizers, and random bytes as text:
+ * opening works or fails with a message, encoding works or names a byte, and what was encoded decodes to itself. Meant for SAN=1.
  * FUZZ_SECONDS (2) and FUZZ_SEED (1) change the effort. */
 #define _GNU_SOURCE /* memmem */
-#include "../../src/text/template_impl.h"
+#include "../../src/text/tok.h"
 #include <jansson.h>
 #include <realign/file.h>
 #include <realign/log.h>
 #include <realign/rng.h>
 #include <support/support.h>
+#include <support/tinyspm.h>
 #include <support/tinytok.h>
 
 #include <stdio.h>
@@ -26,11 +27,23 @@ static const char SPLIT[] = "{\"type\": \"Sequence\", \"pretokenizers\": [{\"typ
 static const char POST[] =
     "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<x>\"}}, {\"Sequence\": {\"id\": \"A\"}}], "
     "\"special_tokens\": {\"<x>\": {\"ids\": [302]}}}";
-static const char JINJA[] =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe "
-    "good.<|im_end|>\n' }}"
-    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+/* The same merges over characters, as SentencePiece models come. */
+static const char PIECES[] =
+    "{\"added_tokens\": [{\"id\": 300, \"content\": \"<x>\", \"normalized\": true, \"lstrip\": true}], \"normalizer\": "
+    "{\"type\": "
+    "\"Sequence\", \"normalizers\": [{\"type\": \"Strip\", \"strip_left\": true, \"strip_right\": false}, {\"type\": \"NFKC\"}, "
+    "{\"type\": \"Lowercase\"}, {\"type\": \"Prepend\", \"prepend\": \"\u2581\"}, {\"type\": \"Replace\", \"pattern\": "
+    "{\"Regex\": \"x*\"}, \"content\": \"b\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+    "\"\u2581\"}]}, \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": "
+    "{\"String\": "
+    "\"l\"}, \"behavior\": \"MergedWithPrevious\", \"invert\": false}, {\"type\": \"Metaspace\", \"replacement\": \"\u2581\", "
+    "\"prepend_scheme\": \"first\", \"split\": true}]}, \"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": "
+    "\"Replace\", \"pattern\": {\"String\": \"\u2581\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": "
+    "\"Fuse\"}, "
+    "{\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}]}, \"model\": {\"type\": \"BPE\", \"unk_token\": "
+    "\"<unk>\", \"fuse_unk\": true, \"byte_fallback\": true, \"vocab\": {\"<unk>\": 0, \"h\": 1, \"e\": 2, \"l\": 3, \"o\": 4, "
+    "\"\u2581\": 5, \"he\": 6, \"ll\": 7, \"\u2581he\": 8, \"<0x41>\": 9, \"<0xF0>\": 10, \"a\": 11, \"b\": 12, \"ab\": 13, "
+    "\"\u00e9\": 14}, \"merges\": [\"h e\", \"l l\", \"\u2581 he\", \"a b\"]}}";
 
 static double seconds_now(void)
 {
@@ -225,7 +238,7 @@ static const char *use(const ra_tokenizer *t, ra_rng *rng, bool complete)
 
 typedef struct {
     const char *dir;
-    ra_buf seed; /* tokenizer.json, or a template */
+    ra_buf seed; /* tokenizer.json */
     ra_rng rng;
     const ra_tokenizer *good;
 } fuzzer;
@@ -249,7 +262,11 @@ static const char *open_and_use(fuzzer *f, const char *path, const ra_buf *bytes
 static const char *fuzz_json(fuzzer *f, int64_t *taken)
 {
     ra_buf bytes = {0};
-    ra_buf_add(&bytes, f->seed.data, f->seed.length);
+    if (below(&f->rng, 2)) {
+        ra_buf_add(&bytes, f->seed.data, f->seed.length);
+    } else {
+        ra_buf_adds(&bytes, PIECES);
+    }
     if (below(&f->rng, 3) == 0) {
         mutate(&f->rng, &bytes);
     } else {
@@ -272,10 +289,53 @@ static const char *fuzz_gguf(fuzzer *f, int64_t *taken)
 {
     static const char *const PRE[] = {"smollm", "llama-bpe", "qwen2", "default"};
     ra_buf bytes = {0};
-    tinytok_gguf(&bytes, "gpt2", PRE[below(&f->rng, 4)], true);
+    if (below(&f->rng, 2)) {
+        tinytok_gguf(&bytes, "gpt2", PRE[below(&f->rng, 4)], true);
+    } else {
+        tinyspm_gguf(&bytes, &(tinyspm){.dummy_prefix = below(&f->rng, 2)}, true);
+    }
     mutate(&f->rng, &bytes);
     char *path = ra_path_join(f->dir, "mutant.gguf");
     const char *why = open_and_use(f, path, &bytes, "mutant.gguf", taken);
+    ra_buf_free(&bytes);
+    free(path);
+    return why;
+}
+
+static const char *fuzz_sentencepiece(fuzzer *f, int64_t *taken)
+{
+    ra_buf bytes = {0}, map = {0};
+    if (below(&f->rng, 2)) { /* a charsmap of noise: bounds are all that holds */
+        uint32_t units = 256 * (1 + (uint32_t)below(&f->rng, 2)), size = 4 * units;
+        ra_buf_add(&map, &size, 4);
+        for (uint32_t i = 0; i < units; i++) {
+            uint32_t unit = below(&f->rng, 3) ? ra_rng_u32(&f->rng) : (uint32_t)below(&f->rng, units) << 10 | (i & 0x1FF);
+            ra_buf_add(&map, &unit, 4);
+        }
+        ra_buf_add(&map, "a\0 \0fi\0", 8);
+    }
+    tinyspm_model(&bytes, &(tinyspm){.dummy_prefix = below(&f->rng, 2),
+                                     .squeeze = below(&f->rng, 2),
+                                     .no_bytes = below(&f->rng, 2),
+                                     .map = map.data,
+                                     .map_length = (uint32_t)map.length});
+    if (below(&f->rng, 4)) mutate(&f->rng, &bytes);
+    if (below(&f->rng, 8) == 0) bytes.length = below(&f->rng, bytes.length);
+    char *path = ra_path_join(f->dir, "mutant.model");
+    const char *why = bytes.length ? open_and_use(f, path, &bytes, "mutant.model", taken) : NULL;
+    ra_buf_free(&bytes);
+    ra_buf_free(&map);
+    free(path);
+    return why;
+}
+
+static const char *fuzz_tiktoken(fuzzer *f, int64_t *taken)
+{
+    ra_buf bytes = {0};
+    tinytok_tiktoken(&bytes);
+    if (below(&f->rng, 8)) mutate(&f->rng, &bytes);
+    char *path = ra_path_join(f->dir, "mutant.tiktoken"); /* config.json beside it says of which family */
+    const char *why = bytes.length ? open_and_use(f, path, &bytes, "mutant.tiktoken", taken) : NULL;
     ra_buf_free(&bytes);
     free(path);
     return why;
@@ -287,40 +347,33 @@ static const char *fuzz_text(fuzzer *f, int64_t *taken)
     return use(f->good, &f->rng, true);
 }
 
-static const char *fuzz_template(fuzzer *f, int64_t *taken)
-{
-    ra_buf bytes = {0};
-    ra_buf_add(&bytes, JINJA, sizeof JINJA - 1);
-    mutate(&f->rng, &bytes);
-    char *text = ra_strndup(bytes.data ? bytes.data : "", bytes.length), *system;
-    uint64_t fingerprint;
-    const ra_template_row *row = ra_template_recognise(text, &fingerprint, &system);
-    *taken += row != NULL;
-    bool named = !row || ra_template_row_find(row->name);
-    free(system), free(text);
-    ra_buf_free(&bytes);
-    return named ? NULL : "a row without a name";
-}
-
 int main(void)
 {
     static const struct {
         const char *name;
         const char *(*once)(fuzzer *f, int64_t *taken);
-    } KINDS[] = {{"tokenizer.json", fuzz_json}, {"GGUF", fuzz_gguf}, {"texts", fuzz_text}, {"chat templates", fuzz_template}};
+    } KINDS[] = {{"tokenizer.json", fuzz_json},
+                 {"GGUF", fuzz_gguf},
+                 {"SentencePiece", fuzz_sentencepiece},
+                 {"tiktoken", fuzz_tiktoken},
+                 {"texts", fuzz_text}};
+    enum { N_KINDS = sizeof KINDS / sizeof *KINDS };
     const char *given = getenv("FUZZ_SECONDS"), *seed_given = getenv("FUZZ_SEED");
-    double share = (given ? strtod(given, NULL) : 2.0) / 4.0;
+    double share = (given ? strtod(given, NULL) : 2.0) / N_KINDS;
     uint64_t seed = seed_given ? strtoull(seed_given, NULL, 10) : 1;
     ra_log_setup(0, RA_LOG_QUIET);
     char *dir = test_dir_make(),
          *json = tinytok_json(
              &(tinytok){.added = ADDED, .pre_tokenizer = SPLIT, .post_processor = POST, .normalizer = "{\"type\": \"NFC\"}"});
     tinytok_write(dir, &(tinytok){.added = ADDED});
+    char *config = ra_path_join(dir, "config.json");
+    if (ra_file_write(config, "{\"model_type\": \"llama\"}", 23) != RA_OK) ra_die("%s", ra_error_message());
+    free(config);
     ra_tokenizer *good;
     if (ra_tokenizer_open(dir, &good) != RA_OK) ra_die("%s", ra_error_message());
     int failed = 0;
-    puts("1..4");
-    for (int k = 0; k < 4; k++) {
+    printf("1..%d\n", N_KINDS);
+    for (int k = 0; k < N_KINDS; k++) {
         fuzzer f = {.dir = dir, .rng = ra_rng_make(seed, RA_STREAM_TEST + (uint64_t)k), .good = good};
         ra_buf_adds(&f.seed, json);
         int64_t rounds = 0, taken = 0;

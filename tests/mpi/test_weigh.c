@@ -1,4 +1,5 @@
 /* Weighing on made-up samples: weights.h5 against explicit gradients of one sample at a time and against central differences, the same on any rank count. */
+#include "support/own_runctl.h"
 #include "support/support.h"
 #include "support/tiny_run.h"
 
@@ -371,6 +372,96 @@ static const char *all_negative(const ra_comm *world)
     return NULL;
 }
 
+/* ---- stop and go ---- */
+static bool same_bytes(const char *one_dir, const char *all_dir, const char *name)
+{
+    char *x = ra_path_join(one_dir, name), *y = ra_path_join(all_dir, name);
+    ra_buf a = {0}, b = {0};
+    bool same = ra_file_read(x, &a) == RA_OK && ra_file_read(y, &b) == RA_OK && a.length == b.length && a.length > 0 &&
+                memcmp(a.data, b.data, a.length) == 0;
+    ra_buf_free(&a);
+    ra_buf_free(&b);
+    free(x);
+    free(y);
+    return same;
+}
+
+/* Starts again and again, each time stopped after one round, until it ends. Returns the number of starts. */
+static int weigh_in_pieces(const ra_comm *world, const char *dir, const set_up *u, ra_err *err)
+{
+    int starts = 0;
+    do {
+        questions_left = 0;
+        *err = weigh_in(world, dir, u);
+        starts++;
+    } while (*err == RA_ERR_STOPPED && starts < 25);
+    questions_left = INT64_MAX;
+    return starts;
+}
+
+static const char *stop_and_go(const ra_comm *world)
+{
+    static const char *const plain_words[] = {"pack.tokens=48", NULL},
+                             *const cosine_words[] = {"pack.tokens=48", "weights.direction=cosine", NULL},
+                             *const *const cases[] = {plain_words, cosine_words};
+    if (!test_shared()) return NULL;
+    for (int i = 0; i < 2; i++) {
+        char *dir = test_mpi_dir_make(world), *whole = ra_path_join(dir, "whole"), *pieces = ra_path_join(dir, "pieces");
+        set_up u = set_up_make("llama31", cases[i]);
+        static result a, b;
+        ra_err err;
+        MPI_EXPECT_OK(weigh_in(world, whole, &u));
+        int starts = weigh_in_pieces(world, pieces, &u, &err);
+        if (i == 0) {
+            AGREED(err == RA_OK && starts > 1, "%d starts: error %d: %s", starts, err, ra_error_message());
+        } else { /* norms are not kept: a stop among them would repeat for ever */
+            AGREED(err == RA_ERR_STOPPED, "error %d: %s", err, ra_error_message());
+            MPI_EXPECT_OK(weigh_in(world, pieces, &u));
+        }
+        RA_MPI(MPI_Barrier(world->comm));
+        MPI_EXPECT_OK(ra_comm_agree(world, read_result(whole, &a)));
+        MPI_EXPECT_OK(ra_comm_agree(world, read_result(pieces, &b)));
+        AGREED(memcmp(&a, &b, sizeof a) == 0 && same_bytes(whole, pieces, "hidden.bin"),
+               "case %d: other bits than without a stop", i);
+        char *part = ra_path_join(pieces, "weigh.part.h5");
+        AGREED(!ra_file_exists(part), "the part file must go");
+        free(part);
+        set_up_free(&u);
+        free(whole);
+        free(pieces);
+        test_mpi_dir_remove(world, dir);
+    }
+    return NULL;
+}
+
+/* Begun by rank 0 alone, ended by all. */
+static const char *go_on_elsewhere(const ra_comm *world)
+{
+    static const char *const words[] = {"pack.tokens=48", NULL};
+    if (!test_shared()) return NULL;
+    ra_comm self = {MPI_COMM_SELF, 0, 1};
+    char *dir = test_mpi_dir_make(world), *one = ra_path_join(dir, "one"), *both = ra_path_join(dir, "both");
+    set_up u = set_up_make("llama31", words);
+    static result a, b;
+    MPI_EXPECT_OK(ra_comm_agree(world, world->rank == 0 ? weigh_in(&self, one, &u) : RA_OK));
+    questions_left = 1;
+    ra_err err = world->rank == 0 ? weigh_in(&self, both, &u) : RA_ERR_STOPPED;
+    questions_left = INT64_MAX;
+    AGREED(err == RA_ERR_STOPPED, "error %d: %s", err, ra_error_message());
+    MPI_EXPECT_OK(weigh_in(world, both, &u));
+    RA_MPI(MPI_Barrier(world->comm));
+    MPI_EXPECT_OK(ra_comm_agree(world, read_result(one, &a)));
+    MPI_EXPECT_OK(ra_comm_agree(world, read_result(both, &b)));
+    AGREED(difference(b.raw, a.raw, SAMPLES) <= 1e-6 && difference(b.reference, a.reference, SAMPLES * RA_ROLES) <= 1e-6,
+           "raw differ by %.1e, log p_ref by %.1e", difference(b.raw, a.raw, SAMPLES),
+           difference(b.reference, a.reference, SAMPLES * RA_ROLES));
+    set_up_free(&u);
+    free(one);
+    free(both);
+    test_mpi_dir_remove(world, dir);
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     static const test_mpi tests[] = {
@@ -378,6 +469,8 @@ int main(int argc, char **argv)
         {"products equal explicit gradients of one sample at a time, and central differences along g_J", explicit_gradients},
         {"short sets: no Retain, no conflict, no donor; weights.enabled=false", short_sets},
         {"no positive weight is said clearly", all_negative},
+        {"stopped after every round of packs and started again: the same bits", stop_and_go},
+        {"begun on one rank, ended on all", go_on_elsewhere},
     };
     return test_mpi_main(argc, argv, tests, sizeof tests / sizeof tests[0]);
 }

@@ -179,6 +179,19 @@ static void on_attention(op_run *r, const op_case *c)
     op_pack_free(&pack);
 }
 
+static void on_attention_prefixed(op_run *r, const op_case *c)
+{
+    enum { PREFIX = 3 };
+    static const int32_t forest[][2] = {{-1, ROWS}, {-1, -1}}, none = 0, length = PREFIX;
+    ra_pack pack = op_pack(forest);
+    for (int t = 0; t < ROWS; t++) pack.position[t] += PREFIX;
+    ra_attention a = {1, 1, DIM, 0.5, c->softcap, c->window};
+    void *qkv = input(r, OP_A, ROWS * 3 * DIM, BAD_ROW * 3 * DIM + 5), *cache = input(r, OP_A, 2 * PREFIX * DIM, -1);
+    ra_cached_prefix prefix = {cache, 2 * PREFIX * DIM, PREFIX * DIM, &none, &length};
+    r->b->ops->attention_prefixed(r->b, &pack, &a, &prefix, qkv, op_out(r, "out", OP_A, ROWS * DIM));
+    op_pack_free(&pack);
+}
+
 static void on_attention_cached(op_run *r, const op_case *c)
 {
     ra_attention a = {HEADS, KV_HEADS, DIM, 0.5, c->softcap, c->window};
@@ -224,6 +237,8 @@ static const op_case cases[] = {
     {"glu_grad gelu_tanh", on_glu_grad, .glu = RA_GLU_GELU_TANH},
     {"attention", on_attention, .softcap = 0},
     {"attention, soft-cap and window", on_attention, .softcap = 5, .window = 2},
+    {"attention_prefixed", on_attention_prefixed, .softcap = 0},
+    {"attention_prefixed, soft-cap and window", on_attention_prefixed, .softcap = 5, .window = 4},
     {"attention_cached", on_attention_cached, .softcap = 0},
     {"attention_cached, soft-cap and window", on_attention_cached, .softcap = 5, .window = 2},
 };

@@ -131,6 +131,36 @@ static void test_attention_cached(void **state)
     op_pack_free(&pack);
 }
 
+/* A tree whose first segment lies in the cache gives what the whole tree in the pack gives. */
+static void test_attention_prefixed(void **state)
+{
+    (void)state;
+    enum { ROOT = 9, REST = 11, LENGTH = ROOT + REST, KV = 2, DIM = 4, HEADS = 4, WIDTH = (HEADS + 2 * KV) * DIM, SLOT = 12 };
+    static const int32_t whole[][2] = {{-1, ROOT}, {0, 5}, {1, 2}, {1, 4}, {-1, -1}},
+                         rest[][2] = {{-1, 5}, {0, 2}, {0, 4}, {-1, -1}};
+    ra_pack pack = op_pack(whole), after = op_pack(rest);
+    ra_rng rng = ra_rng_make(6, RA_STREAM_TEST);
+    double qkv[LENGTH * WIDTH], out[LENGTH * HEADS * DIM], lse[LENGTH * HEADS], cache[2 * 2 * SLOT * KV * DIM] = {0};
+    double prefixed[REST * HEADS * DIM];
+    for (int i = 0; i < LENGTH * WIDTH; i++) qkv[i] = ra_rng_normal(&rng);
+    double *slot1 = cache + 2 * SLOT * KV * DIM;
+    for (int t = 0; t < ROOT; t++) {
+        memcpy(slot1 + t * KV * DIM, qkv + t * WIDTH + HEADS * DIM, KV * DIM * sizeof(double));
+        memcpy(slot1 + (SLOT + t) * KV * DIM, qkv + t * WIDTH + (HEADS + KV) * DIM, KV * DIM * sizeof(double));
+    }
+    for (int t = 0; t < REST; t++) after.position[t] += ROOT;
+    const int32_t slot = 1, length = ROOT;
+    const ra_cached_prefix prefix = {cache, 2 * SLOT * KV * DIM, SLOT * KV * DIM, &slot, &length};
+    for (int window = 0; window <= 12; window += 6) {
+        ra_attention a = {HEADS, KV, DIM, 0.5, 2, window};
+        b->ops->attention(b, &pack, &a, qkv, out, lse);
+        b->ops->attention_prefixed(b, &after, &a, &prefix, qkv + ROOT * WIDTH, prefixed);
+        check_all("attention_prefixed", prefixed, out + ROOT * HEADS * DIM, REST * HEADS * DIM);
+    }
+    op_pack_free(&pack);
+    op_pack_free(&after);
+}
+
 static void test_head(void **state)
 {
     (void)state;
@@ -259,11 +289,17 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_registry),  cmocka_unit_test(test_complete),
-        cmocka_unit_test(test_cast),      cmocka_unit_test(test_glu),
-        cmocka_unit_test(test_rmsnorm),   cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_head),
-        cmocka_unit_test(test_adamw),     cmocka_unit_test(test_attention_cached),
+        cmocka_unit_test(test_registry),
+        cmocka_unit_test(test_complete),
+        cmocka_unit_test(test_cast),
+        cmocka_unit_test(test_glu),
+        cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_attention_cached),
+        cmocka_unit_test(test_attention_prefixed),
     };
     return cmocka_run_group_tests(tests, open_ref, close_ref);
 }

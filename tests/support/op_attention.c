@@ -36,6 +36,30 @@ void run_attention(op_run *r, const op_case *c)
     op_pack_free(&pack);
 }
 
+/* n = positions of a slot. Two slots. First and last tree share a whole slot, as does the second of four; one in the middle has no prefix. */
+void run_attention_prefixed(op_run *r, const op_case *c)
+{
+    ra_pack pack = op_pack(c->forest);
+    ra_attention a = attention_of(c);
+    int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim,
+            value_offset = c->n * c->kv_heads * c->head_dim, slot_stride = 2 * value_offset + c->pad;
+    int32_t *slot = op_indices(r, pack.trees, 2, 0), *length = op_indices(r, pack.trees, c->n, 0);
+    length[pack.trees / 2] = 0;
+    for (int32_t tree = 0; tree < pack.trees; tree++) {
+        if (tree > 0 && tree < pack.trees - 1 && (tree != 1 || pack.trees < 4)) continue;
+        slot[tree] = slot[0];
+        length[tree] = (int32_t)c->n;
+    }
+    for (int32_t tree = 0; tree < pack.trees; tree++) {
+        for (int32_t t = ra_pack_tree_row(&pack, tree); t < ra_pack_tree_row(&pack, tree + 1); t++)
+            pack.position[t] += length[tree];
+    }
+    void *qkv = op_a(r, rows * width, 1.5 * spread(c)), *cache = op_a(r, 2 * slot_stride, 1.5);
+    ra_cached_prefix prefix = {cache, slot_stride, value_offset, slot, length};
+    r->b->ops->attention_prefixed(r->b, &pack, &a, &prefix, qkv, op_out(r, "out", OP_A, rows * c->heads * c->head_dim));
+    op_pack_free(&pack);
+}
+
 /* `out` and `lse` are inputs: those of the reference, so that only the gradient's own error shows. */
 void run_attention_grad(op_run *r, const op_case *c)
 {

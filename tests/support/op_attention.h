@@ -6,6 +6,7 @@
 void run_rope(op_run *r, const op_case *c);
 void run_attention(op_run *r, const op_case *c);
 void run_attention_grad(op_run *r, const op_case *c);
+void run_attention_prefixed(op_run *r, const op_case *c);
 void run_attention_cached(op_run *r, const op_case *c);
 void run_cache_store(op_run *r, const op_case *c);
 

@@ -364,6 +364,11 @@ static void run_axpy(op_run *r, const op_case *c)
         "attention_grad", run_attention_grad, .forest = F, .heads = H, .kv_heads = KV, .head_dim = D, .softcap = CAP,  \
                                               .window = W, .slack = 2                                                  \
     }
+#define PREFIXED(F, NN, H, KV, D, CAP, W, P)                                                                           \
+    {                                                                                                                  \
+        "attention_prefixed", run_attention_prefixed, .forest = F, .n = NN, .heads = H, .kv_heads = KV, .head_dim = D, \
+                                                      .softcap = CAP, .window = W, .pad = P                            \
+    }
 #define CACHED(R, NN, H, KV, D, CAP, W, P)                                                                                       \
     {                                                                                                                            \
         "attention_cached", run_attention_cached, .rows = R, .n = NN, .heads = H, .kv_heads = KV, .head_dim = D, .softcap = CAP, \
@@ -493,6 +498,14 @@ const op_case op_cases[] = {
     ATTENTION(DEEP, 4, 4, 64, 2, 7),
     ATTENTION(DEEP, 6, 2, 8, 0, 1),
     ATTENTION(DEEP, 2, 1, 32, 0, 1000),
+    PREFIXED(SEGMENTS({-1, 1}), 1, 1, 1, 8, 0, 0, 0),
+    PREFIXED(PAIR, 40, 9, 3, 64, 0, 0, 0),
+    PREFIXED(PAIR, 17, 2, 2, 256, 30, 9, 3),
+    PREFIXED(DEEP, 33, 3, 1, 16, 0, 0, 0),
+    PREFIXED(DEEP, 70, 4, 2, 24, 2, 12, 0),
+    PREFIXED(DEEP, 5, 2, 1, 32, 0, 1000, 8),
+    PREFIXED(SEGMENTS({-1, 3}, {-1, 40}, {1, 2}, {-1, 1}, {-1, 50}), 100, 6, 3, 64, 0, 20,
+             0), /* trees with one prefix and with others */
     ATTENTION(EMPTY, 3, 1, 16, 0, 0),
     ATTENTION(EMPTY, 2, 2, 8, 5, 2),
     ATTENTION(LONG, 3, 1, 64, 0, 0),

@@ -1,4 +1,6 @@
 #include "tiny_run.h"
+#include "../../src/stage/corrections.h"
+#include "../../src/stage/run_context.h"
 
 #include <realign/file.h>
 #include <realign/h5.h>
@@ -124,11 +126,58 @@ static ra_err write_triage(const char *dir, const tiny_run *run)
     return err;
 }
 
+/* Every correction of the store is compliant: corrections.h5 says so of the Punish samples that have one. */
+static ra_err write_corrections(const char *dir, const tiny_run *run)
+{
+    ra_comm self = {MPI_COMM_SELF, 0, 1};
+    ra_settings *s = tiny_run_settings(dir, run, NULL);
+    ra_store *store = NULL;
+    char *triage_key = NULL;
+    int8_t *action = ra_alloc((size_t)run->samples, 1);
+    ra_corrections c = {.row = ra_realloc(NULL, (size_t)run->samples, sizeof *c.row)};
+    ra_buf tokens = {0};
+    ra_err err = ra_store_open(dir, &store);
+    if (err == RA_OK) err = ra_run_read_actions(s, dir, store, action, &triage_key);
+    for (int64_t i = 0; i < run->samples && err == RA_OK; i++) {
+        if (action[i] != PUNISH) continue;
+        ra_sample x = ra_store_get(store, i);
+        ra_correction_row *row = &c.row[c.n++];
+        *row = (ra_correction_row){.id = i, .rule = -1, .verdict = -1, .outcome = RA_CORRECTION_MISSING};
+        if (x.response[RA_CORRECTION].count == 0) continue;
+        row->outcome = RA_CORRECTION_USED;
+        row->prompt_count = x.prompt_count;
+        row->cut = x.cut;
+        ra_buf_add(&tokens, x.prompt, (size_t)x.prompt_count * sizeof *x.prompt);
+        for (int r = 0; r < RA_ROLES; r++) {
+            row->count[r] = x.response[r].count;
+            row->skip[r] = x.response[r].skip;
+            ra_buf_add(&tokens, x.response[r].token, (size_t)x.response[r].count * sizeof(int32_t));
+        }
+    }
+    c.token = (int32_t *)(void *)tokens.data;
+    c.tokens = (int64_t)(tokens.length / sizeof *c.token);
+    if (err == RA_OK && c.n > 0) {
+        const ra_corrections_about about = {.dir = dir,
+                                            .source = "column",
+                                            .corrector = "tiny_run",
+                                            .depends_on = "tiny_run",
+                                            .key = ra_corrections_key(s, store, action, triage_key)};
+        err = ra_corrections_write(&about, &self, &c);
+    }
+    ra_corrections_free(&c);
+    ra_free(action);
+    free(triage_key);
+    ra_store_close(store);
+    ra_settings_free(s);
+    return err;
+}
+
 ra_err tiny_run_make(const ra_comm *comm, const char *dir, const tiny_run *run)
 {
     ra_err err = comm->rank == 0 ? ra_dir_make(dir) : RA_OK;
     if (comm->rank == 0 && err == RA_OK) err = write_store(dir, run);
     if (comm->rank == 0 && err == RA_OK) err = write_triage(dir, run);
+    if (comm->rank == 0 && err == RA_OK) err = write_corrections(dir, run);
     return ra_comm_agree(comm, err);
 }
 

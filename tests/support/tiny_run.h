@@ -20,7 +20,7 @@ typedef struct {
  * tokens belong to the prompt, corrections and corrections that came back empty, samples that the store calls unusable (which have an action in triage.h5 all the same). */
 int8_t tiny_run_action(const tiny_run *run, int64_t i);
 
-/* Collective. Writes store.h5, tokens.bin and triage.h5 into `dir`. */
+/* Collective. Writes store.h5, tokens.bin, triage.h5 and corrections.h5 into `dir`. */
 ra_err tiny_run_make(const ra_comm *comm, const char *dir, const tiny_run *run);
 /* Default settings of a quick run on it: cpu in fp32, one thread, 4 samples a step, packs of at most 96 rows. words: "key=value" more, NULL at the end. */
 ra_settings *tiny_run_settings(const char *dir, const tiny_run *run, char *const *words);

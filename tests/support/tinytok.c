@@ -165,3 +165,24 @@ void tinytok_gguf(ra_buf *out, const char *model, const char *pre, bool merges)
     ra_buf_free(&types);
     ra_buf_free(&pairs);
 }
+
+static void add64(ra_buf *out, const char *token, size_t n, int rank)
+{
+    static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *s = (const unsigned char *)token;
+    for (size_t i = 0; i < n; i += 3) {
+        uint32_t bits = (uint32_t)s[i] << 16 | (i + 1 < n ? (uint32_t)s[i + 1] << 8 : 0) | (i + 2 < n ? s[i + 2] : 0);
+        for (size_t k = 0; k < 4; k++) ra_buf_add(out, i + k > n ? "=" : &DIGITS[bits >> (18 - 6 * k) & 63], 1);
+    }
+    ra_buf_addf(out, " %d\n", rank);
+}
+
+void tinytok_tiktoken(ra_buf *out)
+{
+    for (int b = 0; b < 256; b++) add64(out, (char[]){(char)b}, 1, b);
+    for (int k = 0; k < tinytok_merges(); k++) {
+        char *both = ra_format("%s%s", MERGES[k][0], MERGES[k][1]);
+        add64(out, both, strlen(both), 256 + k);
+        free(both);
+    }
+}

@@ -33,6 +33,8 @@ void tinytok_write(const char *dir, const tinytok *spec);
 /* The same vocabulary as a GGUF file without blocks; added tokens <s> (control, id 281) and <user> (user-defined, id 282).
  * `pre` NULL: no such key. `merges`: false leaves them out. Appends to `out`. */
 void tinytok_gguf(ra_buf *out, const char *model, const char *pre, bool merges);
+/* The same vocabulary as tiktoken writes it: base64 and rank a line. Appends to `out`. */
+void tinytok_tiktoken(ra_buf *out);
 /* A text in the alphabet of byte-level tokens; free with free. */
 char *tinytok_alphabet(const void *bytes, size_t n);
 

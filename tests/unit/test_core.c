@@ -298,9 +298,11 @@ static void test_runctl_file_and_signal(void **state)
     static const int signals[] = {SIGTERM, SIGUSR1, SIGINT};
     for (int i = 0; i < 3; i++) {
         raise(signals[i]);
+        assert_true(ra_runctl_signalled());
         assert_true(ra_runctl_should_stop(&ctl, &alone, &reason));
         assert_non_null(strstr(reason, "signal"));
         ra_runctl_reset_flag();
+        assert_false(ra_runctl_signalled());
         assert_false(ra_runctl_should_stop(&ctl, &alone, &reason));
     }
     free(stop);

@@ -205,6 +205,12 @@ static void test_independence(void **state)
 {
     const char *precision = *state;
     opened o = open_stories("cpu", precision);
+    if (!o.b->row_independent) {
+        print_message("# SKIP: this processor's products are not row independent in %s: near ties may fall otherwise\n",
+                      precision);
+        close_model(&o);
+        skip();
+    }
     enum { N = 40, NEW = 24 };
     static const int32_t stop[] = {403}; /* frequent enough that sequences end at different times */
     queue q = random_queue(o.m, N, 11);
@@ -244,7 +250,7 @@ static void test_independence(void **state)
     close_model(&o);
 }
 
-/* A sequence's log-probabilities are bitwise the same alone and in any pack. */
+/* A sequence's log-probabilities are the same alone and in any pack: bitwise where the backend's rows are independent, else to rounding. */
 static void test_score_independence(void **state)
 {
     const char *precision = *state;
@@ -264,8 +270,18 @@ static void test_score_independence(void **state)
         ra_scorer_free(s);
     }
     assert_true(logprob[0][0][0] < 0.0);
-    assert_memory_equal(logprob[0], logprob[1], sizeof logprob[0]);
-    assert_memory_equal(logprob[0], logprob[2], sizeof logprob[0]);
+    if (o.b->row_independent) {
+        assert_memory_equal(logprob[0], logprob[1], sizeof logprob[0]);
+        assert_memory_equal(logprob[0], logprob[2], sizeof logprob[0]);
+    }
+    double worst = 0.0, tolerance = strcmp(precision, "bf16") == 0 ? 0.1 : 1e-4; /* doc/performance.md, bf16 against float64 */
+    for (int v = 1; v < 3; v++) {
+        for (int i = 0; i < N; i++) {
+            for (int j = 0; j < LONGEST; j++) worst = fmax(worst, fabs(logprob[v][i][j] - logprob[0][i][j]));
+        }
+    }
+    printf("# %s, rows %sindependent: worst difference %.2g\n", precision, o.b->row_independent ? "" : "not ", worst);
+    assert_true(worst <= tolerance);
     free_queue(&q);
     close_model(&o);
 }
@@ -331,6 +347,54 @@ static void test_refusals(void **state)
     ra_scored q = {.id = 4, .token = ids, .count = 3, .first = 1, .logprob = logprob};
     check_fails(ra_scorer_run(s, &q, 1), RA_ERR_DATA, "4", "index 1", NULL);
     ra_scorer_free(s);
+    close_model(&o);
+}
+
+typedef struct {
+    int finished, allowed; /* sequences before `halt` says stop */
+    int64_t last;
+    int32_t tokens;
+} watcher;
+
+static void note_finished(void *context, const ra_continuation *c)
+{
+    watcher *w = context;
+    assert_non_null(c->token);
+    w->finished++;
+    w->last = c->id;
+    w->tokens += c->count;
+}
+
+static bool says_halt(void *context)
+{
+    const watcher *w = context;
+    return w->finished >= w->allowed;
+}
+
+/* Every sequence is told of when it is complete; a halt keeps what was told of and gives back nothing. */
+static void test_hooks(void **state)
+{
+    (void)state;
+    enum { N = 9, NEW = 5 };
+    opened o = open_stories("cpu", "fp32");
+    queue q = random_queue(o.m, N, 13);
+    watcher w = {.allowed = N + 1};
+    ra_generation config = {
+        .batch = 2, .prefill_rows = 64, .max_new_tokens = NEW, .finished = note_finished, .halt = says_halt, .context = &w};
+    ra_generator *g = ra_generator_new(o.m, &config);
+    CHECK_OK(ra_generator_run(g, q.c, N));
+    assert_int_equal(w.finished, N);
+    assert_int_equal(w.tokens, N * NEW);
+    for (int i = 0; i < N; i++) ra_free(q.c[i].token);
+    w = (watcher){.allowed = 3};
+    check_fails(ra_generator_run(g, q.c, N), RA_ERR_STOPPED, "stopped", NULL);
+    assert_in_range(w.finished, 3, 4); /* two are decoded at once */
+    for (int i = 0; i < N; i++) assert_null(q.c[i].token);
+    w = (watcher){.allowed = N + 1};
+    CHECK_OK(ra_generator_run(g, q.c, N)); /* and works again */
+    assert_int_equal(w.finished, N);
+    ra_generator_free(g);
+    free_queue(&q);
     close_model(&o);
 }
 
@@ -419,6 +483,7 @@ int main(void)
         cmocka_unit_test(test_stories_greedy),
         cmocka_unit_test(test_decode_against_score),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_hooks),
         {"decoding does not depend on the batch, fp32", test_independence, NULL, NULL, fp32},
         {"decoding does not depend on the batch, bf16", test_independence, NULL, NULL, bf16},
         {"scores do not depend on the pack, fp32", test_score_independence, NULL, NULL, fp32},

@@ -7,6 +7,7 @@
 
 #include "../../src/oracle/text.h"
 #include <realign/oracle.h>
+#include <support/oraclemake.h>
 #include <support/textfile.h>
 
 #include <stdio.h>
@@ -23,7 +24,7 @@ static ra_oracle *open_policy(const char *kind, const char *yaml)
 {
     char *path = textfile_write_text("policy.yaml", yaml);
     ra_oracle *oracle = NULL;
-    if (ra_oracle_open(kind, path, &oracle) != RA_OK) fail_msg("%s", ra_error_message());
+    if (test_oracle_open(kind, path, &oracle) != RA_OK) fail_msg("%s", ra_error_message());
     free(path);
     return oracle;
 }
@@ -32,7 +33,7 @@ static void refused(const char *yaml, const char *part)
 {
     char *path = textfile_write_text("policy.yaml", yaml);
     ra_oracle *oracle = NULL;
-    ra_err err = ra_oracle_open("auto", path, &oracle);
+    ra_err err = test_oracle_open("auto", path, &oracle);
     assert_null(oracle);
     if (err == RA_OK) fail_msg("accepted: %s", yaml);
     assert_in(ra_error_message(), "policy.yaml");
@@ -181,7 +182,7 @@ static void test_rules(void **state)
                                              "  - name: third\n    when: {contains: code}\n    require: {contains: 'print'}\n"
                                              "  - name: fourth\n    target: prompt\n    forbid: {contains: secret}\n"
                                              "  - {name: fifth, ignore_case: false, forbid: {contains: Shout}}\n");
-    assert_string_equal(ra_oracle_policy_name(oracle), "demo");
+    assert_string_equal(ra_oracle_policy(oracle)->name, "demo");
     assert_string_equal(ra_oracle_kind(oracle), "rules");
     assert_int_equal(ra_oracle_rule_count(oracle), 5);
     assert_string_equal(ra_oracle_rule_name(oracle, 2), "third");
@@ -247,8 +248,11 @@ static void test_policy_mistakes(void **state)
     refused("", "the file holds nothing; expected a policy");
     refused("- a\n", "the file holds a list");
     refused("rules:\n - {name: a, forbid: {contains: b}}\n", "name: missing; add `name: some-words`");
-    refused("name: x\n", "the file holds neither rules nor labels");
-    refused("name: x\nrules: []\nlabels: {}\n", "the file holds both rules and labels");
+    refused("name: x\n", "the file holds none of rules, labels and text");
+    refused("name: x\ntext: ' '\n", "policy.yaml:2: text: nothing but white space");
+    refused("name: x\nrules:\n - {name: a, forbid: {contains: b}}\nlabels: {forbid: [{name: c, safe: false}]}\n",
+            "holds both `rules:` and `labels:`; say which one judges");
+    refused("name: x\nname: y\ntext: t\n", "policy.yaml:2: name: given twice");
     refused("name: x\nrules: []\n", "policy.yaml:2: rules: an empty list; expected a list of rules");
     refused("name: x\nrules: {a: 1}\n", "rules: a map; expected a list of rules");
     refused("name: x\nrulez: []\n", "policy.yaml:2: rulez: unknown key; did you mean rules? known: name, version");
@@ -301,14 +305,17 @@ static void test_policy_mistakes(void **state)
     ra_buf_free(&bomb);
 
     ra_oracle *oracle;
-    assert_int_equal(ra_oracle_open("judge", "x", &oracle), RA_ERR_ARG);
-    assert_in(ra_error_message(), "oracle.kind: 'judge' is not known; give auto, rules or labels");
-    assert_int_equal(ra_oracle_open("auto", "", &oracle), RA_ERR_ARG);
+    ra_settings *s = ra_settings_new();
+    assert_int_equal(ra_set_put(s, "oracle.kind", "rule"), RA_ERR_ARG);
+    assert_in(ra_error_message(), "'rule' is not accepted; give one value or a list of values: auto, rules, labels, judge");
+    assert_in(ra_error_message(), "nearest: rules");
+    ra_settings_free(s);
+    assert_int_equal(test_oracle_open("auto", "", &oracle), RA_ERR_ARG);
     assert_in(ra_error_message(), "policy: no file was given");
-    assert_int_equal(ra_oracle_open("auto", "/nonexistent.yaml", &oracle), RA_ERR_IO);
+    assert_int_equal(test_oracle_open("auto", "/nonexistent.yaml", &oracle), RA_ERR_IO);
     char *path = textfile_write_text("policy.yaml", RULE("{name: a, forbid: {contains: b}}"));
-    assert_int_equal(ra_oracle_open("labels", path, &oracle), RA_ERR_ARG);
-    assert_in(ra_error_message(), "oracle.kind is labels, but the file holds `rules:`");
+    assert_int_equal(test_oracle_open("labels", path, &oracle), RA_ERR_ARG);
+    assert_in(ra_error_message(), "has no `labels:`; it holds `rules:`");
     free(path);
 }
 
@@ -407,8 +414,9 @@ static void test_labels_on_shared_rows(void **state)
         ra_row_status status;
         bool more;
         assert_int_equal(ra_prefdata_next(data, 0, 1, 1, &row, &status, &more), RA_OK);
-        ra_oracle_item items[2] = {{row->prompt_text, row->chosen, row->category, row->source, row->chosen_is_first ? 0 : 1},
-                                   {row->prompt_text, row->rejected, row->category, row->source, row->chosen_is_first ? 1 : 0}};
+        ra_oracle_item items[2] = {
+            {row->prompt_text, row->chosen, row->category, row->source, row->chosen_is_first ? 0 : 1, NULL, 0},
+            {row->prompt_text, row->rejected, row->category, row->source, row->chosen_is_first ? 1 : 0, NULL, 0}};
         ra_verdict verdicts[2];
         assert_int_equal(ra_oracle_judge(oracle, items, 2, verdicts), RA_OK);
         assert_int_equal(verdicts[0].compliant, chosen[i]);

@@ -8,7 +8,7 @@ enum { BOS = 1, END = 2 };
 
 static ra_branch branch_of(const int32_t *id, int64_t start, int64_t end)
 {
-    return (ra_branch){id, start, end, end > start && id[end - 1] == END};
+    return (ra_branch){id, start, end, end > start && id[end - 1] == END, false};
 }
 
 static ra_job split(const ra_branch branch[RA_ROLES], int64_t max_tokens, ra_truncate truncate)

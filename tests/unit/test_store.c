@@ -316,6 +316,101 @@ static void test_writer_refuses(void **state)
     test_dir_remove(dir);
 }
 
+/* ---- corrections made after the store ---- */
+
+/* Sample `id` re-made with a correction that parts from the prompt one token earlier, where it has two. */
+static ra_sample corrected(const ra_store *store, int64_t id, int32_t token[2 * MOST_TOKENS])
+{
+    ra_sample s = ra_store_get(store, id);
+    int32_t back = s.prompt_count > 1;
+    ra_sample out = {.id = id, .prompt_count = s.prompt_count - back, .prompt = token};
+    int32_t last = s.prompt[s.prompt_count - 1];
+    memcpy(token, s.prompt, (size_t)out.prompt_count * sizeof *token);
+    token += out.prompt_count;
+    for (int r = 0; r < RA_ROLES; r++) {
+        out.response[r].token = token;
+        if (back) *token++ = r == RA_CORRECTION ? 60000 : last;
+        int32_t n = r == RA_CORRECTION ? 3 : s.response[r].count;
+        for (int32_t i = 0; i < n; i++) *token++ = r == RA_CORRECTION ? 61000 + i : s.response[r].token[i];
+        out.response[r].count = n + back;
+        out.response[r].skip = (r == RA_CORRECTION ? 0 : s.response[r].skip) + back;
+    }
+    return out;
+}
+
+static void test_corrections(void **state)
+{
+    (void)state;
+    char *dir = new_store();
+    static const int64_t ids[] = {0, 12, RA_STORE_BLOCK + 5, SAMPLES - 1};
+    enum { N = sizeof ids / sizeof *ids };
+    ra_store *store, *plain;
+    CHECK_OK(ra_store_open(dir, &store));
+    CHECK_OK(ra_store_open(dir, &plain));
+    static int32_t token[N][2 * MOST_TOKENS];
+    ra_sample sample[N];
+    for (int i = 0; i < N; i++) sample[i] = corrected(plain, ids[i], token[i]);
+    uint64_t before = ra_store_hash(store);
+    CHECK_OK(ra_store_set_corrections(store, sample, N));
+    assert_true(ra_store_hash(store) != before);
+    assert_int_equal(ra_store_highest_token(store), 61002);
+    int next = 0, masked = 0;
+    for (int64_t id = 0; id < SAMPLES; id++) {
+        ra_sample got = ra_store_get(store, id), want = ra_store_get(plain, id);
+        if (next < N && ids[next] == id) {
+            want = sample[next++];
+            assert_int_equal(ra_store_tokens(store, id),
+                             want.prompt_count + want.response[0].count + want.response[1].count + want.response[2].count);
+            assert_true(got.prompt != want.prompt); /* copied */
+        } else {
+            masked += want.response[RA_CORRECTION].count > 0;
+            memset(&want.response[RA_CORRECTION], 0, sizeof want.response[RA_CORRECTION]);
+        }
+        check_sample(&got, &want);
+    }
+    assert_true(masked > 100);
+    ra_store_close(store);
+
+    /* the hash tells corrections apart, and none from the store's own */
+    uint64_t hash[3];
+    for (int k = 0; k < 3; k++) {
+        CHECK_OK(ra_store_open(dir, &store));
+        if (k == 2) token[0][0]++;
+        CHECK_OK(ra_store_set_corrections(store, sample, k == 0 ? 0 : N));
+        hash[k] = ra_store_hash(store);
+        ra_store_close(store);
+    }
+    assert_true(hash[0] != hash[1] && hash[1] != hash[2] && hash[0] != before);
+    token[0][0]--;
+
+    /* what does not fit the store is refused */
+    static const struct {
+        int64_t id;
+        int32_t correction, first;
+        const char *word;
+    } bad[] = {{SAMPLES, 4, 1, "ascending"},
+               {3, 4, 1, "not usable"},
+               {12, 0, 1, "no correction"},
+               {12, 4, -1, "not negative"},
+               {-1, 4, 1, "ascending"}};
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+        CHECK_OK(ra_store_open(dir, &store));
+        int32_t of[] = {bad[k].first, 2, 3, 4, 5, 6, 7};
+        ra_sample s = {.id = bad[k].id,
+                       .prompt_count = 1,
+                       .prompt = of,
+                       .response = {{1, 0, of + 1}, {1, 0, of + 2}, {bad[k].correction, 0, of + 3}}};
+        check_fails(ra_store_set_corrections(store, &s, 1), RA_ERR_DATA, "corrected sample", bad[k].word, NULL);
+        ra_store_close(store);
+    }
+    CHECK_OK(ra_store_open(dir, &store));
+    ra_sample twice[2] = {sample[1], sample[1]};
+    check_fails(ra_store_set_corrections(store, twice, 2), RA_ERR_DATA, "ascending", NULL);
+    ra_store_close(store);
+    ra_store_close(plain);
+    test_dir_remove(dir);
+}
+
 int main(int argc, char **argv)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
@@ -324,7 +419,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_damaged_tokens), cmocka_unit_test(test_negative_token),
         cmocka_unit_test(test_mixed_files),    cmocka_unit_test(test_damaged_index),  cmocka_unit_test(test_unsound_index),
-        cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_corrections),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ra_comm_finalize();

@@ -211,6 +211,18 @@ static void test_add_special(void **state)
     ra_tokenizer_close(t);
 }
 
+static void test_other_frames(void **state)
+{
+    (void)state;
+    ra_tokenizer *t = open_tiny(
+        &(tinytok){.added = ADDED,
+                   .post_processor = "{\"type\": \"RobertaProcessing\", \"cls\": [\"<s>\", 300], \"sep\": [\"<sp>\", 302]}"});
+    CHECK_IDS(t, "hello", RA_ENCODE_ADD_SPECIAL, 300, 259, 302);
+    ra_tokenizer_close(t);
+    refused(&(tinytok){.post_processor = "{\"type\": \"BertProcessing\", \"cls\": [\"<s>\"], \"sep\": [\"<sp>\", 302]}"},
+            RA_ERR_FORMAT, "post_processor");
+}
+
 static void test_digits_and_prefix_space(void **state)
 {
     (void)state;
@@ -291,12 +303,12 @@ static void test_refusals(void **state)
     (void)state;
     refused(&(tinytok){.type = "WordPiece"}, RA_ERR_UNSUPPORTED, "WordPiece");
     refused(&(tinytok){.type = "Unigram"}, RA_ERR_UNSUPPORTED, "Unigram");
-    refused(&(tinytok){.normalizer = "{\"type\": \"Lowercase\"}"}, RA_ERR_UNSUPPORTED, "Lowercase");
-    refused(&(tinytok){.pre_tokenizer = "{\"type\": \"Whitespace\"}"}, RA_ERR_UNSUPPORTED, "Whitespace");
-    refused(&(tinytok){.pre_tokenizer = "null"}, RA_ERR_UNSUPPORTED, "ByteLevel");
-    refused(&(tinytok){.decoder = "{\"type\": \"Fuse\"}"}, RA_ERR_UNSUPPORTED, "Fuse");
-    refused(&(tinytok){.post_processor = "{\"type\": \"BertProcessing\"}"}, RA_ERR_UNSUPPORTED, "BertProcessing");
-    refused(&(tinytok){.model_extra = "\"byte_fallback\": true,"}, RA_ERR_UNSUPPORTED, "byte_fallback");
+    refused(&(tinytok){.type = "WordLevel"}, RA_ERR_UNSUPPORTED, "WordLevel");
+    refused(&(tinytok){.normalizer = "{\"type\": \"BertNormalizer\"}"}, RA_ERR_UNSUPPORTED, "BertNormalizer");
+    refused(&(tinytok){.pre_tokenizer = "{\"type\": \"UnicodeScripts\"}"}, RA_ERR_UNSUPPORTED, "UnicodeScripts");
+    refused(&(tinytok){.decoder = "{\"type\": \"CTC\"}"}, RA_ERR_UNSUPPORTED, "CTC");
+    refused(&(tinytok){.post_processor = "{\"type\": \"Unheard\"}"}, RA_ERR_UNSUPPORTED, "Unheard");
+    refused(&(tinytok){.model_extra = "\"byte_fallback\": true,", .missing_byte = 'x'}, RA_ERR_UNSUPPORTED, "byte_fallback");
     refused(&(tinytok){.model_extra = "\"end_of_word_suffix\": \"</w>\","}, RA_ERR_UNSUPPORTED, "end_of_word_suffix");
     refused(&(tinytok){.pre_tokenizer =
                            "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(\"}, "
@@ -393,7 +405,8 @@ static void test_gguf(void **state)
     ra_tokenizer_close(t);
     free(path);
     test_dir_remove(dir);
-    refused_gguf("llama", NULL, true, RA_ERR_UNSUPPORTED, "\"llama\"");
+    refused_gguf("bert", NULL, true, RA_ERR_UNSUPPORTED, "\"bert\"");
+    refused_gguf("llama", NULL, true, RA_ERR_FORMAT, "tokenizer.ggml.scores");
     refused_gguf("gpt2", "poro-chat", true, RA_ERR_UNSUPPORTED, "poro-chat");
     refused_gguf("gpt2", "gpt-2", false, RA_ERR_FORMAT, "tokenizer.ggml.merges");
 }
@@ -430,10 +443,19 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_merges),       cmocka_unit_test(test_hash),         cmocka_unit_test(test_word_lengths),
-        cmocka_unit_test(test_added_tokens), cmocka_unit_test(test_add_special),  cmocka_unit_test(test_digits_and_prefix_space),
-        cmocka_unit_test(test_nfc),          cmocka_unit_test(test_missing_byte), cmocka_unit_test(test_invalid_utf8),
-        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_broken_files), cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_merges),
+        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_word_lengths),
+        cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_add_special),
+        cmocka_unit_test(test_other_frames),
+        cmocka_unit_test(test_digits_and_prefix_space),
+        cmocka_unit_test(test_nfc),
+        cmocka_unit_test(test_missing_byte),
+        cmocka_unit_test(test_invalid_utf8),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);

@@ -26,7 +26,7 @@ static ra_err note_word(ra_words *sink, const uint8_t *word, size_t n)
 static int cut(const ra_pretok *p, const ra_unicode *u, ra_pretok_work *w, const ra_buf *text, int64_t *end)
 {
     cuts c = {.words.word = note_word, .text = (const uint8_t *)text->data, .end = end};
-    CHECK_OK(ra_pretok_run(p, u, w, c.text, text->length, &c.words));
+    CHECK_OK(ra_pretok_run(p, u, w, c.text, text->length, true, &c.words));
     return c.n;
 }
 
@@ -94,7 +94,7 @@ static void test_scanners(void **state)
         CHECK_OK(ra_pretok_add_split(&scanner, "test", PATTERNS[k], false));
         CHECK_OK(ra_pretok_add_split(&library, "test", PATTERNS[k], true));
         assert_non_null(scanner.step[0].scan);
-        assert_non_null(library.step[0].code);
+        assert_non_null(library.step[0].match.code);
         ra_pretok_work w = {0};
         ra_buf text = {0};
         ra_rng rng = ra_rng_make(SEED, RA_STREAM_TEST);
@@ -119,7 +119,8 @@ static void test_nfc(void **state)
                                      0x11A8, 0x1100, 0x3099, 0x212B, 0x958, 0xF900, 0xAC00, 'e'};
     ra_unicode *u = ra_unicode_new();
     ra_rng rng = ra_rng_make(7, RA_STREAM_TEST);
-    ra_nfc nfc = {0};
+    ra_mapped nfc = {0};
+    ra_form_work form = {0};
     ra_buf text = {0};
     for (int i = 0; i < 20000; i++) {
         ra_buf_clear(&text);
@@ -130,7 +131,7 @@ static void test_nfc(void **state)
             ra_buf_add(&text, bytes, (size_t)ra_utf8_encode(c, bytes));
         }
         char *want = (char *)utf8proc_NFC((const utf8proc_uint8_t *)text.data);
-        bool changed = ra_nfc_apply(u, (const uint8_t *)text.data, text.length, true, &nfc);
+        bool changed = ra_form_apply(RA_NFC, u, (const uint8_t *)text.data, text.length, true, &form, &nfc);
         assert_int_equal(changed, strcmp(want, text.data) != 0);
         if (changed) {
             assert_string_equal(nfc.text.data, want);
@@ -143,7 +144,8 @@ static void test_nfc(void **state)
         }
         free(want);
     }
-    ra_nfc_free(&nfc);
+    ra_mapped_free(&nfc);
+    free(form.code);
     ra_buf_free(&text);
     ra_free(u);
 }

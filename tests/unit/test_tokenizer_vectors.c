@@ -198,14 +198,83 @@ static void test_llama31(void **state)
     ra_tokenizer_close(t);
 }
 
+static void test_gemma2(void **state)
+{
+    (void)state;
+    ra_tokenizer *t = open_shared("data/tokenizers/gemma2.hf");
+    assert_int_equal(ra_tokenizer_vocabulary_size(t), 256000);
+    derived(t, "data/tokenizers/vectors/derived/gemma2_A.json", "text", "ids");
+    swift(t, "pcuenq/gemma-tokenizer");
+    assert_int_equal(ra_tokenizer_bos(t), 2);
+    assert_int_equal(ra_tokenizer_eos(t), 1);
+    ra_tokenizer_close(t);
+}
+
+/* The same vocabularies in their other forms. */
+static void test_other_forms(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *derived, *llama_cpp, *swift;
+        int32_t size, bos, eos;
+    } FORMS[] = {
+        {"gemma2/tokenizer.rebuilt.model", "gemma2_A", NULL, "pcuenq/gemma-tokenizer", 256000, 2, 1},
+        {"qwen2", "qwen2_A", "ggml-vocab-qwen2.gguf", NULL, 151646, -1, 151645},
+        {"qwen2/merges.txt", "qwen2_A", "ggml-vocab-qwen2.gguf", NULL, 151646, -1, 151645},
+        {"qwen2/qwen.tiktoken", "qwen2_A", "ggml-vocab-qwen2.gguf", NULL, 151646, -1, 151645},
+        {"llama3", "llama3_A", "ggml-vocab-llama-bpe.gguf", "pcuenq/Llama-3.2-1B-Instruct-tokenizer", 128256, 128000, 128001},
+        {"llama3/tokenizer.model", "llama3_A", "ggml-vocab-llama-bpe.gguf", NULL, 128256, 128000, 128001},
+    };
+    for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++) {
+        char *path = ra_format("data/tokenizers/%s", FORMS[i].path);
+        char *vectors = ra_format("data/tokenizers/vectors/derived/%s.json", FORMS[i].derived);
+        ra_tokenizer *t = open_shared(path);
+        derived(t, vectors, "text", "ids");
+        free(vectors);
+        vectors = FORMS[i].llama_cpp ? ra_format("data/tokenizers/vectors/llama.cpp/%s", FORMS[i].llama_cpp) : NULL;
+        if (vectors) llama_cpp(t, vectors);
+        if (FORMS[i].swift) swift(t, FORMS[i].swift);
+        assert_int_equal(ra_tokenizer_vocabulary_size(t), FORMS[i].size);
+        assert_int_equal(ra_tokenizer_bos(t), FORMS[i].bos);
+        assert_int_equal(ra_tokenizer_eos(t), FORMS[i].eos);
+        ra_tokenizer_close(t);
+        free(vectors);
+        free(path);
+    }
+}
+
+/* Known sharp edges of Gemma: user-defined pieces before BPE, and U+2581 itself. */
+static void test_gemma2_edges(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *hf, *sentencepiece;
+    } EDGES[] = {
+        {"hello  world", "[17534, 139, 9097]", "[17534, 139, 9097]"},
+        {"<table>", "[169]", "[169]"},
+        {"\xE2\x96\x81\xE2\x96\x81 x", "[139, 1141]", "[140, 235297]"},
+        {"\t\t", "[255969]", "[255969]"},
+        {"<0x09>", "[235322, 235276, 235297, 235276, 235315, 235313]", "[235322, 235276, 235297, 235276, 235315, 235313]"},
+        {"a\xEE\x80\x80", "[235250, 240539]", "[235250, 240539]"},
+    };
+    ra_tokenizer *hf = open_shared("data/tokenizers/gemma2.hf"),
+                 *spm = open_shared("data/tokenizers/gemma2/tokenizer.rebuilt.model");
+    for (size_t i = 0; i < sizeof EDGES / sizeof *EDGES; i++) {
+        json_t *a = json_loads(EDGES[i].hf, 0, NULL), *b = json_loads(EDGES[i].sentencepiece, 0, NULL);
+        check_ids(hf, EDGES[i].text, strlen(EDGES[i].text), a, 0, EDGES[i].text);
+        check_ids(spm, EDGES[i].text, strlen(EDGES[i].text), b, 0, EDGES[i].text);
+        json_decref(a), json_decref(b);
+    }
+    ra_tokenizer_close(hf), ra_tokenizer_close(spm);
+}
+
 int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_smollm2_json),
-        cmocka_unit_test(test_smollm2_gguf),
-        cmocka_unit_test(test_qwen25),
-        cmocka_unit_test(test_llama31),
+        cmocka_unit_test(test_smollm2_json), cmocka_unit_test(test_smollm2_gguf), cmocka_unit_test(test_qwen25),
+        cmocka_unit_test(test_llama31),      cmocka_unit_test(test_gemma2),       cmocka_unit_test(test_gemma2_edges),
+        cmocka_unit_test(test_other_forms),
     };
     return cmocka_run_group_tests_name("token ids against vectors", tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "../../src/stage/triage.h"
+#include <support/oraclemake.h>
 #include <support/textfile.h>
 
 #include <stdio.h>
@@ -37,7 +38,7 @@ static void test_action(void **state)
     for (int i = 0; i < 4; i++) {
         assert_string_equal(ra_triage_word(&(ra_triage_row){.action = -1, .state = (int8_t)(RA_TRIAGE_SKIPPED + i)}), reasons[i]);
     }
-    assert_int_equal(sizeof(ra_triage_row), 10);
+    assert_int_equal(sizeof(ra_triage_row), 28);
 }
 
 static ra_oracle *two_rules(void)
@@ -45,15 +46,20 @@ static ra_oracle *two_rules(void)
     char *path = textfile_write_text(
         "p.yaml", "name: p\nrules:\n  - {name: short, require: {words: {max: 3}}}\n  - {name: kind, forbid: {contains: x}}\n");
     ra_oracle *oracle = NULL;
-    if (ra_oracle_open("auto", path, &oracle) != RA_OK) fail_msg("%s", ra_error_message());
+    if (test_oracle_open("auto", path, &oracle) != RA_OK) fail_msg("%s", ra_error_message());
     free(path);
     return oracle;
 }
 
 static ra_triage_row row_of(int state, int action, int c_w, int c_l, int rule_w, int rule_l, int category)
 {
-    return (ra_triage_row){(int8_t)state,   (int8_t)action,  (int8_t)c_w,      (int8_t)c_l,
-                           (int16_t)rule_w, (int16_t)rule_l, (int16_t)category};
+    return (ra_triage_row){.state = (int8_t)state,
+                           .action = (int8_t)action,
+                           .c_w = (int8_t)c_w,
+                           .c_l = (int8_t)c_l,
+                           .rule_w = (int16_t)rule_w,
+                           .rule_l = (int16_t)rule_l,
+                           .category = (int16_t)category};
 }
 
 static void test_counts_and_table(void **state)

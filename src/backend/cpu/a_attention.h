@@ -1,50 +1,58 @@
 /* Attention over a pack for one activation type; see a_rows.h for how this file is used. A task is one (tree, kv head): it owns that head's keys,
- * values and query heads, so tasks share nothing and every sum has one order. All inner work is float32 products on small packed copies. */
+ * values and query heads, so tasks share nothing and every sum has one order. What a row may see comes as ranges of columns, the prefix in the cache first, then
+ * its segments; sums run range by range, so that they do not depend on what else the tree holds. All inner work is float32 products on small packed copies. */
 
-typedef cpu_v16 v16;
+/* A tile of C is TILE_ROWS rows and two vectors: as much as stays in registers, 32 of sixteen floats or 16 of eight. */
+#if defined __AVX512F__
+enum { LANES = 16, TILE_ROWS = 8 };
+#else
+enum { LANES = 8, TILE_ROWS = 4 };
+#endif
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* C[m][0..n) = or += sum_k a[m * rsa + k * csa] B[k][0..n), n a multiple of 16. MR rows and two vectors of C stay in registers. */
-#define TILE(MR, NV)                                                                                                             \
-    static inline __attribute__((always_inline)) void tile_##MR##_##NV(                                                          \
-        int64_t k_count, const float *a, int64_t rsa, int64_t csa, const float *B, int64_t ldb, bool add, float *C, int64_t ldc) \
-    {                                                                                                                            \
-        v16 acc[MR][NV];                                                                                                         \
-        for (int i = 0; i < MR; i++)                                                                                             \
-            for (int j = 0; j < NV; j++) acc[i][j] = add ? *(const v16 *)(C + i * ldc + 16 * j) : (v16){0};                      \
-        for (int64_t k = 0; k < k_count; k++) {                                                                                  \
-            v16 bk[NV];                                                                                                          \
-            for (int j = 0; j < NV; j++) bk[j] = *(const v16 *)(B + k * ldb + 16 * j);                                           \
-            for (int i = 0; i < MR; i++) {                                                                                       \
-                float s = a[i * rsa + k * csa];                                                                                  \
-                for (int j = 0; j < NV; j++) acc[i][j] += s * bk[j];                                                             \
-            }                                                                                                                    \
-        }                                                                                                                        \
-        for (int i = 0; i < MR; i++)                                                                                             \
-            for (int j = 0; j < NV; j++) *(v16 *)(C + i * ldc + 16 * j) = acc[i][j];                                             \
+/* C[m][0..n) = or += sum_k a[m * rsa + k * csa] B[k][0..n) for MR rows and NV vectors */
+#define TILE(NAME, MR, NV)                                                                                               \
+    static inline __attribute__((always_inline)) void NAME(int64_t k_count, const float *a, int64_t rsa, int64_t csa,    \
+                                                           const float *B, int64_t ldb, bool add, float *C, int64_t ldc) \
+    {                                                                                                                    \
+        lanes acc[MR][NV];                                                                                               \
+        for (int i = 0; i < MR; i++)                                                                                     \
+            for (int j = 0; j < NV; j++) acc[i][j] = add ? *(const lanes *)(C + i * ldc + LANES * j) : (lanes){0};       \
+        for (int64_t k = 0; k < k_count; k++) {                                                                          \
+            lanes bk[NV];                                                                                                \
+            for (int j = 0; j < NV; j++) bk[j] = *(const lanes *)(B + k * ldb + LANES * j);                              \
+            for (int i = 0; i < MR; i++) {                                                                               \
+                float s = a[i * rsa + k * csa];                                                                          \
+                for (int j = 0; j < NV; j++) acc[i][j] += s * bk[j];                                                     \
+            }                                                                                                            \
+        }                                                                                                                \
+        for (int i = 0; i < MR; i++)                                                                                     \
+            for (int j = 0; j < NV; j++) *(lanes *)(C + i * ldc + LANES * j) = acc[i][j];                                \
     }
-TILE(8, 2)
-TILE(8, 1)
-TILE(1, 2)
-TILE(1, 1)
+TILE(tile_wide, TILE_ROWS, 2)
+TILE(tile_narrow, TILE_ROWS, 1)
+TILE(row_wide, 1, 2)
+TILE(row_narrow, 1, 1)
 
+/* n is a multiple of 16 */
 static void small_gemm(int64_t m, int64_t n, int64_t k, const float *a, int64_t rsa, int64_t csa, const float *B, int64_t ldb,
                        bool add, float *C, int64_t ldc)
 {
-    for (int64_t j = 0; j < n; j += 32) {
-        bool two = n - j >= 32;
+    for (int64_t j = 0; j < n; j += 2 * LANES) {
+        bool wide = n - j >= 2 * LANES;
         int64_t i = 0;
-        for (; i + 8 <= m; i += 8) {
-            if (two) {
-                tile_8_2(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+        for (; i + TILE_ROWS <= m; i += TILE_ROWS) {
+            if (wide) {
+                tile_wide(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             } else {
-                tile_8_1(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+                tile_narrow(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             }
         }
         for (; i < m; i++) {
-            if (two) {
-                tile_1_2(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+            if (wide) {
+                row_wide(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             } else {
-                tile_1_1(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
+                row_narrow(k, a + i * rsa, rsa, csa, B + j, ldb, add, C + i * ldc + j, ldc);
             }
         }
     }
@@ -57,13 +65,14 @@ static int64_t round16(int64_t n)
     return (n + 15) / 16 * 16;
 }
 
-/* Row ranges, relative to the tree's first row, of the keys a segment's queries may see: ancestors first, the segment itself last. */
+/* Ranges of the columns that a segment's queries may see: the prefix, ancestors, the segment itself last. A tree's columns are its prefix, then its rows; row t of the pack
+ * is column t - base. */
 typedef struct {
     int count;
-    int32_t begin[MAX_DEPTH], end[MAX_DEPTH];
+    int32_t begin[MAX_DEPTH + 1], end[MAX_DEPTH + 1];
 } key_ranges;
 
-static key_ranges ranges_of(const ra_pack *pack, int32_t segment, int32_t base)
+static key_ranges ranges_of(const ra_pack *pack, int32_t segment, int32_t base, int32_t prefix)
 {
     int32_t chain[MAX_DEPTH];
     int depth = 0;
@@ -71,10 +80,11 @@ static key_ranges ranges_of(const ra_pack *pack, int32_t segment, int32_t base)
         if (depth == MAX_DEPTH) ra_die("attention: a pack's segments nest deeper than %d", MAX_DEPTH);
         chain[depth++] = s;
     }
-    key_ranges r = {.count = depth};
-    for (int i = 0; i < depth; i++) {
-        r.begin[i] = pack->segment[chain[depth - 1 - i]].begin - base;
-        r.end[i] = pack->segment[chain[depth - 1 - i]].end - base;
+    key_ranges r = {.count = 0};
+    if (prefix > 0) r.end[r.count++] = prefix;
+    while (depth-- > 0) {
+        r.begin[r.count] = pack->segment[chain[depth]].begin - base;
+        r.end[r.count++] = pack->segment[chain[depth]].end - base;
     }
     return r;
 }
@@ -88,6 +98,8 @@ typedef struct {
     float *q, *o, *t; /* (QUERIES, dp) */
     float *s, *p;     /* (QUERIES, rp) */
     float *block;
+    const A *loaded; /* where the prefix in k, v and kt came from, and its length */
+    int32_t loaded_length;
 } attention_scratch;
 
 static attention_scratch scratch_make(int64_t rows, int64_t d, bool grad)
@@ -123,18 +135,31 @@ static void load_rows(int64_t rows, int64_t d, int64_t dp, const A *x, int64_t l
     }
 }
 
-static void transpose_rows(int64_t rows, int64_t dp, int64_t rp, const float *x, float *xt)
+/* Columns [from, rows) of the transposed copy, and zeros behind them. */
+static void transpose_rows(int64_t from, int64_t rows, int64_t dp, int64_t rp, const float *x, float *xt)
 {
     for (int64_t j = 0; j < dp; j++) {
-        for (int64_t i = 0; i < rows; i++) xt[j * rp + i] = x[i * dp + j];
+        for (int64_t i = from; i < rows; i++) xt[j * rp + i] = x[i * dp + j];
         for (int64_t i = rows; i < rp; i++) xt[j * rp + i] = 0.0f;
     }
 }
 
-/* Scores of `nq` queries (rows q0.. of the tree) against all keys they may see, soft-capped; masked ones are -inf. Columns are the keys' rows in the tree; only the
- * ranges are written. Returns nothing; the last range is cut at the last query. */
+/* Keys and values of one head of a cached sequence, in the first columns; kept from one tree to the next that has the same. */
+static void load_prefix(attention_scratch *w, const ra_attention *a, const A *keys, int64_t value_offset, int32_t length)
+{
+    if (w->loaded == keys && w->loaded_length == length) return;
+    int64_t d = a->head_dim, step = a->kv_heads * d;
+    load_rows(length, d, w->dp, keys, step, 1.0f, w->k);
+    load_rows(length, d, w->dp, keys + value_offset, step, 1.0f, w->v);
+    transpose_rows(0, length, w->dp, w->rp, w->k, w->kt);
+    w->loaded = keys;
+    w->loaded_length = length;
+}
+
+/* Scores of `nq` queries (columns q0.. of the tree) against all keys they may see, soft-capped; masked ones are -inf. Only the ranges are written; the last one is cut at the
+ * last query. */
 static void scores(const ra_pack *pack, const ra_attention *a, const attention_scratch *w, const key_ranges *r, int32_t base,
-                   int32_t q0, int32_t nq)
+                   int32_t prefix, int32_t q0, int32_t nq)
 {
     float cap = (float)a->softcap;
     for (int c = 0; c < r->count; c++) {
@@ -159,31 +184,39 @@ static void scores(const ra_pack *pack, const ra_attention *a, const attention_s
             if (a->window > 0) {
                 int32_t oldest = pack->position[base + q0 + i] - a->window;
                 for (int32_t j = begin; j < end; j++) {
-                    if (pack->position[base + j] <= oldest) s[j] = -INFINITY;
+                    int32_t position = j < prefix ? j : pack->position[base + j];
+                    if (position <= oldest) s[j] = -INFINITY;
                 }
             }
         }
     }
 }
 
-static void attention_task(const ra_pack *pack, const ra_attention *a, attention_scratch *w, int32_t tree, int32_t kv,
-                           const A *qkv, A *out, float *lse)
+/* prefix and lse may be NULL. */
+static void attention_task(const ra_pack *pack, const ra_attention *a, const ra_cached_prefix *p, attention_scratch *w,
+                           int32_t tree, int32_t kv, const A *qkv, A *out, float *lse)
 {
     int64_t d = a->head_dim, ld = (int64_t)(a->heads + 2 * a->kv_heads) * d, group = a->heads / a->kv_heads;
-    int32_t base = ra_pack_tree_row(pack, tree), rows = ra_pack_tree_row(pack, tree + 1) - base;
-    const A *first = qkv + base * ld;
-    load_rows(rows, d, w->dp, first + (a->heads + kv) * d, ld, 1.0f, w->k);
-    load_rows(rows, d, w->dp, first + (a->heads + a->kv_heads + kv) * d, ld, 1.0f, w->v);
-    transpose_rows(rows, w->dp, w->rp, w->k, w->kt);
+    int32_t row = ra_pack_tree_row(pack, tree), rows = ra_pack_tree_row(pack, tree + 1) - row, prefix = p ? p->length[tree] : 0,
+            base = row - prefix;
+    const A *keys = qkv + row * ld + (a->heads + kv) * d;
+    if (prefix > 0) {
+        load_prefix(w, a, (const A *)p->cache + p->slot[tree] * p->slot_stride + kv * d, p->value_offset, prefix);
+    } else {
+        w->loaded = NULL; /* this tree's rows take its columns */
+    }
+    load_rows(rows, d, w->dp, keys, ld, 1.0f, w->k + prefix * w->dp);
+    load_rows(rows, d, w->dp, keys + a->kv_heads * d, ld, 1.0f, w->v + prefix * w->dp);
+    transpose_rows(prefix, prefix + rows, w->dp, w->rp, w->k, w->kt);
     for (int32_t segment = pack->tree_begin[tree]; segment < pack->tree_begin[tree + 1]; segment++) {
-        key_ranges r = ranges_of(pack, segment, base);
+        key_ranges r = ranges_of(pack, segment, base, prefix);
         int32_t end = r.end[r.count - 1];
         for (int32_t q0 = r.begin[r.count - 1]; q0 < end; q0 += QUERIES) {
             int32_t nq = end - q0 < QUERIES ? end - q0 : QUERIES;
             for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
-                load_rows(nq, d, w->dp, first + q0 * ld + head * d, ld, (float)a->scale, w->q);
+                load_rows(nq, d, w->dp, qkv + (base + q0) * ld + head * d, ld, (float)a->scale, w->q);
                 memset(w->q + nq * w->dp, 0, (size_t)((QUERIES - nq) * w->dp) * sizeof(float));
-                scores(pack, a, w, &r, base, q0, nq);
+                scores(pack, a, w, &r, base, prefix, q0, nq);
                 float sums[QUERIES];
                 for (int32_t i = 0; i < nq; i++) {
                     float *s = w->s + i * w->rp, top = -INFINITY, sum = 0.0f;
@@ -201,7 +234,7 @@ static void attention_task(const ra_pack *pack, const ra_attention *a, attention
                         }
                     }
                     sums[i] = sum;
-                    lse[(base + q0 + i) * (int64_t)a->heads + head] = top + logf(sum);
+                    if (lse) lse[(base + q0 + i) * (int64_t)a->heads + head] = top + logf(sum);
                 }
                 for (int c = 0; c < r.count; c++) {
                     int32_t from = r.begin[c], to = c == r.count - 1 ? q0 + nq : r.end[c];
@@ -237,7 +270,26 @@ static void op_attention(ra_backend *b, const ra_pack *pack, const ra_attention 
         attention_scratch w = scratch_make(longest, a->head_dim, false);
 #pragma omp for schedule(dynamic) collapse(2)
         for (int32_t tree = 0; tree < pack->trees; tree++) {
-            for (int32_t kv = 0; kv < a->kv_heads; kv++) attention_task(pack, a, &w, tree, kv, qkv, out, lse);
+            for (int32_t kv = 0; kv < a->kv_heads; kv++) attention_task(pack, a, NULL, &w, tree, kv, qkv, out, lse);
+        }
+        ra_free(w.block);
+    }
+}
+
+/* Trees that share a prefix follow one another under each head: a thread copies the prefix once for several of them. */
+static void op_attention_prefixed(ra_backend *b, const ra_pack *pack, const ra_attention *a, const ra_cached_prefix *prefix,
+                                  const void *qkv, void *out)
+{
+    (void)b;
+    int32_t longest = 0;
+    for (int32_t t = 0; t < pack->trees; t++) longest = prefix->length[t] > longest ? prefix->length[t] : longest;
+    longest += longest_tree(pack);
+#pragma omp parallel
+    {
+        attention_scratch w = scratch_make(longest, a->head_dim, false);
+#pragma omp for schedule(dynamic) collapse(2)
+        for (int32_t kv = 0; kv < a->kv_heads; kv++) {
+            for (int32_t tree = 0; tree < pack->trees; tree++) attention_task(pack, a, prefix, &w, tree, kv, qkv, out, NULL);
         }
         ra_free(w.block);
     }
@@ -254,19 +306,19 @@ static void attention_grad_task(const ra_pack *pack, const ra_attention *a, atte
     float inverse_cap = a->softcap > 0.0 ? (float)(1.0 / a->softcap) : 0.0f, scale = (float)a->scale;
     load_rows(rows, d, w->dp, first + (a->heads + kv) * d, ld, 1.0f, w->k);
     load_rows(rows, d, w->dp, first + (a->heads + a->kv_heads + kv) * d, ld, 1.0f, w->v);
-    transpose_rows(rows, w->dp, w->rp, w->k, w->kt);
-    transpose_rows(rows, w->dp, w->rp, w->v, w->vt);
+    transpose_rows(0, rows, w->dp, w->rp, w->k, w->kt);
+    transpose_rows(0, rows, w->dp, w->rp, w->v, w->vt);
     memset(w->dk, 0, (size_t)(rows * w->dp) * sizeof(float));
     memset(w->dv, 0, (size_t)(rows * w->dp) * sizeof(float));
     for (int32_t segment = pack->tree_begin[tree]; segment < pack->tree_begin[tree + 1]; segment++) {
-        key_ranges r = ranges_of(pack, segment, base);
+        key_ranges r = ranges_of(pack, segment, base, 0);
         int32_t end = r.end[r.count - 1];
         for (int32_t q0 = r.begin[r.count - 1]; q0 < end; q0 += QUERIES) {
             int32_t nq = end - q0 < QUERIES ? end - q0 : QUERIES;
             for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
                 load_rows(nq, d, w->dp, first + q0 * ld + head * d, ld, scale, w->q);
                 memset(w->q + nq * w->dp, 0, (size_t)((QUERIES - nq) * w->dp) * sizeof(float));
-                scores(pack, a, w, &r, base, q0, nq);
+                scores(pack, a, w, &r, base, 0, q0, nq);
                 load_rows(nq, d, w->dp, dout + (base + q0) * ldo + head * d, ldo, 1.0f, w->o);
                 memset(w->o + nq * w->dp, 0, (size_t)((QUERIES - nq) * w->dp) * sizeof(float));
                 for (int c = 0; c < r.count; c++) {

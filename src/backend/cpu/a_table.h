@@ -26,6 +26,7 @@ const struct ra_backend_ops TABLE = {
     .rmsnorm_grad = op_rmsnorm_grad,
     .rope = op_rope,
     .attention = op_attention,
+    .attention_prefixed = op_attention_prefixed,
     .attention_grad = op_attention_grad,
     .cache_store = op_cache_store,
     .attention_cached = op_attention_cached,

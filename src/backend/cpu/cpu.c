@@ -16,24 +16,24 @@ ra_err ra_backend_cpu_open(ra_backend *b, int threads)
         return err;
     }
     bool bf16 = strcmp(b->precision, "bf16") == 0;
-    if (bf16 && !ra_cpu_products_have_bf16(state->products)) {
-        ra_cpu_products_close(state->products);
-        ra_free(state);
-        return ra_fail(RA_ERR_UNSUPPORTED, "%s has no bf16 product for this processor; fp32 works everywhere",
-                       ra_cpu_products_version());
-    }
+    if (bf16 && !ra_cpu_products_have_bf16(state->products)) state->wide = ra_cpu_wide_new();
     b->a = bf16 ? RA_DTYPE_BF16 : RA_DTYPE_F32;
     b->r = RA_DTYPE_F32;
+    b->a_size = bf16 ? sizeof(ra_bf16) : sizeof(float);
+    b->r_size = sizeof(float);
     b->ops = bf16 ? &ra_cpu_ops_bf16 : &ra_cpu_ops_f32;
     b->host = true;
     b->library = ra_cpu_products_version();
+    b->widened = state->wide != NULL;
     b->state = state;
+    b->row_independent = ra_cpu_products_rows_independent(b);
     return RA_OK;
 }
 
 void ra_backend_cpu_close(ra_backend *b)
 {
     ra_cpu_state *state = b->state;
+    ra_cpu_wide_free(state->wide);
     ra_cpu_products_close(state->products);
     ra_free(state);
 }

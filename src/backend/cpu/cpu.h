@@ -4,10 +4,12 @@
 #include <realign/backend.h>
 
 typedef struct ra_cpu_products ra_cpu_products;
+typedef struct ra_cpu_wide ra_cpu_wide;
 
 typedef struct {
     int threads;
     ra_cpu_products *products; /* oneDNN engine, stream and primitives by shape */
+    ra_cpu_wide *wide;         /* bf16 operands in float32; NULL where products take them as they are */
 } ra_cpu_state;
 
 extern const struct ra_backend_ops ra_cpu_ops_f32;
@@ -19,6 +21,8 @@ void ra_cpu_products_close(ra_cpu_products *p);
 const char *ra_cpu_products_version(void);
 /* Whether oneDNN has a bf16 product for this processor, native or emulated (AVX-512 without bf16 instructions). */
 bool ra_cpu_products_have_bf16(const ra_cpu_products *p);
+/* Tried out on a few shapes: oneDNN's AVX2 products choose the order of their sums by the number of rows, its AVX-512 ones do not. */
+bool ra_cpu_products_rows_independent(ra_backend *b);
 void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
                  const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc);
 void *ra_cpu_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw);
@@ -26,6 +30,16 @@ void ra_cpu_release_packed(ra_backend *b, void *packed);
 size_t ra_cpu_packed_bytes(ra_backend *b, int64_t n, int64_t k);
 void ra_cpu_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
                         bool accumulate, bool c_is_r, void *c, int64_t ldc);
+
+/* wide.c */
+ra_cpu_wide *ra_cpu_wide_new(void);
+void ra_cpu_wide_free(ra_cpu_wide *w);
+/* A dense (rows, n) float32 copy of bf16 x, kept in slot `which` (0, 1 or 2) until the slot's next use. */
+const float *ra_cpu_widen(ra_cpu_wide *w, int which, int64_t rows, int64_t n, const void *x, int64_t ldx);
+/* Dense (m, n) memory for a result (slot 2), with what bf16 `before` holds, or undefined where that is NULL. */
+float *ra_cpu_wide_result(ra_cpu_wide *w, int64_t m, int64_t n, const void *before, int64_t ldc);
+/* Rounds dense (m, n) float32 to bf16 c. */
+void ra_cpu_narrow(int64_t m, int64_t n, const float *from, void *c, int64_t ldc);
 
 /* vectors.c: operators on type R alone */
 void *ra_cpu_alloc(ra_backend *b, size_t bytes);

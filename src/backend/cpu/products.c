@@ -193,27 +193,71 @@ static void execute(product *e, dnnl_stream_t stream, const void *x, const void 
     DNNL(dnnl_stream_wait(stream));
 }
 
-void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
-                 const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc)
+static void set_zero(int64_t m, int64_t n, size_t size, void *c, int64_t ldc)
+{
+    for (int64_t i = 0; i < m; i++) memset((char *)c + (size_t)(i * ldc) * size, 0, (size_t)n * size);
+}
+
+static void multiply(ra_cpu_products *p, bool bf16, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k,
+                     const void *x, int64_t ldx, const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc)
 {
     if (m == 0 || n == 0) return;
-    size_t c_size = c_is_r ? b->r_size : b->a_size;
     if (k == 0) {
-        for (int64_t i = 0; !accumulate && i < m; i++) memset((char *)c + (size_t)(i * ldc) * c_size, 0, (size_t)n * c_size);
+        if (!accumulate) set_zero(m, n, c_is_r || !bf16 ? sizeof(float) : sizeof(ra_bf16), c, ldc);
         return;
     }
-    ra_cpu_products *p = ((ra_cpu_state *)b->state)->products;
     shape_key key;
     memset(&key, 0, sizeof key); /* padding too: keys are compared as bytes */
     key.m = m, key.n = n, key.k = k, key.ldx = ldx, key.ldy = ldy, key.ldc = ldc;
     key.tx = tx == RA_TRANSPOSE, key.ty = ty == RA_TRANSPOSE, key.accumulate = accumulate, key.c_is_r = c_is_r;
-    key.a_is_bf16 = b->a == RA_DTYPE_BF16, key.used = 1;
+    key.a_is_bf16 = bf16, key.used = 1;
     execute(find(p, &key, NULL), p->stream, x, y, c);
 }
 
+void ra_cpu_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
+                 const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc)
+{
+    ra_cpu_state *s = b->state;
+    if (!s->wide) {
+        multiply(s->products, b->a == RA_DTYPE_BF16, tx, ty, m, n, k, x, ldx, y, ldy, accumulate, c_is_r, c, ldc);
+        return;
+    }
+    const float *wide_x = ra_cpu_widen(s->wide, 0, tx == RA_TRANSPOSE ? k : m, tx == RA_TRANSPOSE ? m : k, x, ldx);
+    const float *wide_y = ra_cpu_widen(s->wide, 1, ty == RA_TRANSPOSE ? n : k, ty == RA_TRANSPOSE ? k : n, y, ldy);
+    float *to = c_is_r ? c : ra_cpu_wide_result(s->wide, m, n, accumulate ? c : NULL, ldc);
+    multiply(s->products, false, tx, ty, m, n, k, wide_x, tx == RA_TRANSPOSE ? m : k, wide_y, ty == RA_TRANSPOSE ? k : n,
+             accumulate, true, to, c_is_r ? ldc : n);
+    if (!c_is_r) ra_cpu_narrow(m, n, to, c, ldc);
+}
+
+bool ra_cpu_products_rows_independent(ra_backend *b)
+{
+    enum { WIDTH = 576, ROWS = 192 };
+    static const int64_t fewer[] = {1, 2, 7, 48, 101};
+    size_t cells = (size_t)ROWS * WIDTH;
+    char *x = ra_calloc(cells, b->a_size), *y = ra_calloc((size_t)WIDTH * WIDTH, b->a_size);
+    float *all = ra_calloc(cells, sizeof *all), *some = ra_calloc(cells, sizeof *some),
+          *wide = ra_calloc(cells + WIDTH * WIDTH, sizeof *wide);
+    for (size_t i = 0; i < cells + WIDTH * WIDTH; i++) wide[i] = (float)((i * 2654435761u >> 7) % 8191) / 4096.0f - 1.0f;
+    b->ops->cast_to_a(b, (int64_t)cells, wide, x);
+    b->ops->cast_to_a(b, (int64_t)WIDTH * WIDTH, wide + cells, y);
+    bool same = true;
+    b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, ROWS, WIDTH, WIDTH, x, WIDTH, y, WIDTH, false, true, all, WIDTH);
+    for (size_t f = 0; f < sizeof fewer / sizeof *fewer && same; f++) {
+        int64_t first = ROWS - fewer[f];
+        b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, fewer[f], WIDTH, WIDTH, x + (size_t)(first * WIDTH) * b->a_size, WIDTH, y,
+                     WIDTH, false, true, some, WIDTH);
+        same = memcmp(some, all + first * WIDTH, (size_t)(fewer[f] * WIDTH) * sizeof *some) == 0;
+    }
+    void *memory[] = {x, y, all, some, wide};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) ra_free(memory[i]);
+    return same;
+}
+
+/* What the library multiplies. */
 static dnnl_data_type_t type_of(const ra_backend *b)
 {
-    return b->a == RA_DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
+    return b->a == RA_DTYPE_BF16 && !((const ra_cpu_state *)b->state)->wide ? dnnl_bf16 : dnnl_f32;
 }
 
 /* oneDNN chooses the order by the number of threads too: what it chose stays with the copy. */
@@ -232,7 +276,9 @@ size_t ra_cpu_packed_bytes(ra_backend *b, int64_t n, int64_t k)
 
 void *ra_cpu_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw)
 {
-    ra_cpu_products *p = ((ra_cpu_state *)b->state)->products;
+    ra_cpu_state *s = b->state;
+    ra_cpu_products *p = s->products;
+    if (s->wide) w = ra_cpu_widen(s->wide, 1, n, k, w, ldw), ldw = k;
     dnnl_memory_desc_t plain, packed;
     describe(&plain, type_of(b), k, n, true, ldw);
     describe_packed(p, type_of(b), n, k, &packed);
@@ -267,12 +313,18 @@ void ra_cpu_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const vo
                         bool accumulate, bool c_is_r, void *c, int64_t ldc)
 {
     if (m == 0) return;
-    ra_cpu_products *p = ((ra_cpu_state *)b->state)->products;
+    ra_cpu_state *s = b->state;
+    const packed_weights *w = packed;
+    void *to = c;
     shape_key key;
     memset(&key, 0, sizeof key);
-    key.m = m, key.n = n, key.k = k, key.ldx = ldx, key.ldc = ldc;
-    key.accumulate = accumulate, key.c_is_r = c_is_r, key.a_is_bf16 = b->a == RA_DTYPE_BF16, key.used = 1;
-    const packed_weights *w = packed;
-    key.layout = w->hash;
-    execute(find(p, &key, &w->layout), p->stream, x, w->data, c);
+    key.m = m, key.n = n, key.k = k, key.ldx = ldx, key.ldc = ldc, key.layout = w->hash;
+    key.accumulate = accumulate, key.c_is_r = c_is_r, key.a_is_bf16 = type_of(b) == dnnl_bf16, key.used = 1;
+    if (s->wide) {
+        x = ra_cpu_widen(s->wide, 0, m, k, x, ldx);
+        key.ldx = k, key.c_is_r = true;
+        if (!c_is_r) to = ra_cpu_wide_result(s->wide, m, n, accumulate ? c : NULL, ldc), key.ldc = n;
+    }
+    execute(find(s->products, &key, &w->layout), s->products->stream, x, w->data, to);
+    if (to != c) ra_cpu_narrow(m, n, to, c, ldc);
 }

@@ -69,33 +69,77 @@ static double softmax(int32_t count, double *s)
     return lse;
 }
 
-void ra_ref_attention(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, void *out, void *lse)
+/* What a row attends to: its tree's prefix in the cache, then rows of the pack. */
+typedef struct {
+    const double **k, **v;
+    int32_t count;
+} seen;
+
+static void see(seen *y, const double *k, const double *v)
 {
-    (void)b;
+    y->k[y->count] = k;
+    y->v[y->count++] = v;
+}
+
+static void see_prefix(seen *y, const ra_cached_prefix *prefix, int32_t tree, const ra_attention *a, int32_t kv, int32_t position)
+{
+    int64_t width = a->kv_heads * a->head_dim;
+    const double *k = (const double *)prefix->cache + prefix->slot[tree] * prefix->slot_stride + kv * a->head_dim;
+    for (int32_t j = 0; j < prefix->length[tree]; j++) {
+        if (!a->window || position - j < a->window) see(y, k + j * width, k + j * width + prefix->value_offset);
+    }
+}
+
+/* One query head; prefix and lse may be NULL. */
+static void attend_head(const ra_pack *pack, const ra_attention *a, const ra_cached_prefix *prefix, int32_t n, int32_t longest,
+                        const double *qkv, double *out, double *lse)
+{
     int64_t d = a->head_dim, width = (a->heads + 2 * a->kv_heads) * d;
-    int32_t group = a->heads / a->kv_heads;
-#pragma omp parallel for
-    for (int32_t n = 0; n < a->heads; n++) {
-        const double *Q = (const double *)qkv + n * d;
-        const double *K = (const double *)qkv + (a->heads + n / group) * d;
-        const double *V = (const double *)qkv + (a->heads + a->kv_heads + n / group) * d;
-        int32_t *key = ra_alloc((size_t)pack->rows, sizeof *key);
-        double *p = ra_alloc((size_t)pack->rows, sizeof *p);
-        for (int32_t s = 0; s < pack->segments; s++) {
+    int32_t kv = n / (a->heads / a->kv_heads);
+    const double *Q = qkv + n * d, *K = qkv + (a->heads + kv) * d, *V = K + a->kv_heads * d;
+    int32_t *key = ra_alloc((size_t)pack->rows, sizeof *key);
+    double *p = ra_alloc((size_t)(pack->rows + longest), sizeof *p);
+    seen y = {.k = ra_alloc((size_t)(pack->rows + longest), sizeof *y.k),
+              .v = ra_alloc((size_t)(pack->rows + longest), sizeof *y.v)};
+    for (int32_t tree = 0; tree < pack->trees; tree++) {
+        for (int32_t s = pack->tree_begin[tree]; s < pack->tree_begin[tree + 1]; s++) {
             for (int32_t t = pack->segment[s].begin; t < pack->segment[s].end; t++) {
+                y.count = 0;
+                if (prefix) see_prefix(&y, prefix, tree, a, kv, pack->position[t]);
                 int32_t count = visible_keys(pack, a->window, s, t, key);
-                for (int32_t i = 0; i < count; i++) p[i] = score(a, Q + t * width, K + key[i] * width);
-                ((double *)lse)[(int64_t)t * a->heads + n] = softmax(count, p);
-                double *o = (double *)out + ((int64_t)t * a->heads + n) * d;
+                for (int32_t i = 0; i < count; i++) see(&y, K + key[i] * width, V + key[i] * width);
+                for (int32_t i = 0; i < y.count; i++) p[i] = score(a, Q + t * width, y.k[i]);
+                double total = softmax(y.count, p);
+                if (lse) lse[(int64_t)t * a->heads + n] = total;
+                double *o = out + ((int64_t)t * a->heads + n) * d;
                 for (int64_t j = 0; j < d; j++) {
                     o[j] = 0;
-                    for (int32_t i = 0; i < count; i++) o[j] += p[i] * V[key[i] * width + j];
+                    for (int32_t i = 0; i < y.count; i++) o[j] += p[i] * y.v[i][j];
                 }
             }
         }
-        ra_free(key);
-        ra_free(p);
     }
+    ra_free(key);
+    ra_free(p);
+    ra_free(y.k);
+    ra_free(y.v);
+}
+
+void ra_ref_attention(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, void *out, void *lse)
+{
+    (void)b;
+#pragma omp parallel for
+    for (int32_t n = 0; n < a->heads; n++) attend_head(pack, a, NULL, n, 0, qkv, out, lse);
+}
+
+void ra_ref_attention_prefixed(ra_backend *b, const ra_pack *pack, const ra_attention *a, const ra_cached_prefix *prefix,
+                               const void *qkv, void *out)
+{
+    (void)b;
+    int32_t longest = 0;
+    for (int32_t t = 0; t < pack->trees; t++) longest = prefix->length[t] > longest ? prefix->length[t] : longest;
+#pragma omp parallel for
+    for (int32_t n = 0; n < a->heads; n++) attend_head(pack, a, prefix, n, longest, qkv, out, NULL);
 }
 
 /* With p = exp(s - lse): dv += p do;  ds = p (do.v - do.o) s';  dq += scale ds k;  dk += scale ds q */

@@ -27,6 +27,7 @@ static const struct ra_backend_ops ref_ops = {
     .rmsnorm_grad = ra_ref_rmsnorm_grad,
     .rope = ra_ref_rope,
     .attention = ra_ref_attention,
+    .attention_prefixed = ra_ref_attention_prefixed,
     .attention_grad = ra_ref_attention_grad,
     .cache_store = ra_ref_cache_store,
     .attention_cached = ra_ref_attention_cached,
@@ -50,6 +51,8 @@ ra_err ra_backend_ref_open(ra_backend *b)
     b->ops = &ref_ops;
     b->a = RA_DTYPE_F64;
     b->r = RA_DTYPE_F64;
+    b->a_size = b->r_size = sizeof(double);
+    b->row_independent = true;
     b->host = true;
     b->library = "plain loops in double";
     b->state = NULL;

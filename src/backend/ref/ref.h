@@ -45,6 +45,8 @@ void ra_ref_rmsnorm_grad(ra_backend *b, int64_t rows, int64_t h, const void *x, 
 void ra_ref_rope(ra_backend *b, int64_t rows, int32_t heads, int32_t head_dim, const int32_t *position, const void *cosine,
                  const void *sine, bool inverse, void *x, int64_t ldx);
 void ra_ref_attention(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, void *out, void *lse);
+void ra_ref_attention_prefixed(ra_backend *b, const ra_pack *pack, const ra_attention *a, const ra_cached_prefix *prefix,
+                               const void *qkv, void *out);
 void ra_ref_attention_grad(ra_backend *b, const ra_pack *pack, const ra_attention *a, const void *qkv, const void *out,
                            const void *lse, const void *dout, void *dqkv);
 void ra_ref_cache_store(ra_backend *b, int32_t rows, const ra_attention *a, const void *qkv, int64_t ldq, const int32_t *slot,

@@ -1,0 +1,98 @@
+/* Rows of ra_schema (schema.c includes them there): the preference data. */
+{.name = "data.path",
+ .type = RA_KEY_LIST,
+ .fallback = "",
+ .unit = "paths",
+ .help = "Preference data: JSON Lines or a JSON array, plain, .gz or .zst; files, folders of shards, or - for standard "
+         "input. Several are "
+         "read as one. A sample's id is its row number from 0."},
+    {.name = "data.schema",
+     .type = RA_KEY_WORD,
+     .fallback = "auto",
+     .words = "auto|pairs|hh|pku|responses|sharegpt|stackexchange|labelled",
+     .unit = "",
+     .help = "What a row holds (doc/data.md): pairs {prompt, chosen, rejected}; hh {chosen, rejected} dialogues; pku, the full "
+             "PKU-SafeRLHF "
+             "form; responses {prompt, response: [a, b]}; sharegpt {conversations, chosen, rejected}; stackexchange {question, "
+             "response_j, "
+             "response_k}; labelled {prompt, completion, label}. auto looks at the keys of the first rows."},
+    {.name = "data.columns",
+     .type = RA_KEY_MAP,
+     .fallback = "",
+     .unit = "names",
+     .help = "Columns that have other names in the data: {prompt: question, chosen: best}; on the command line "
+             "prompt=question,chosen=best."},
+    {.name = "data.weights",
+     .type = RA_KEY_LIST,
+     .fallback = "",
+     .unit = "fractions",
+     .help = "For every entry of data.path the share of its rows that is used, 0 to 1, drawn by seed and row; empty uses all."},
+    {.name = "data.caps",
+     .type = RA_KEY_LIST,
+     .fallback = "",
+     .unit = "rows",
+     .help = "For every entry of data.path the most rows that are used, the first ones of those drawn; 0 is no cap. What lies "
+             "behind is not read."},
+    {.name = "data.duplicates",
+     .type = RA_KEY_WORD,
+     .fallback = "keep",
+     .words = "keep|drop",
+     .unit = "",
+     .help = "Rows with the prompt and both responses of an earlier row: keep uses them, drop leaves them out. They are counted "
+             "either way."},
+    {.name = "data.identical",
+     .type = RA_KEY_WORD,
+     .fallback = "keep",
+     .words = "keep|drop|error",
+     .unit = "",
+     .help = "Rows whose responses are the same text: keep uses them (TRACE judges every response by itself), drop leaves them "
+             "out, error ends "
+             "the run at the first. They are counted in any case."},
+    {.name = "data.empty",
+     .type = RA_KEY_WORD,
+     .fallback = "drop",
+     .words = "drop|error",
+     .unit = "",
+     .help = "Rows with an empty prompt or response: drop leaves them out, error ends the run at the first."},
+    {.name = "data.limit",
+     .type = RA_KEY_INT,
+     .fallback = "0",
+     RANGE(0, ANY_INT),
+     .unit = "rows",
+     .help = "Use the first so many rows; 0 uses all."},
+    {.name = "data.malformed_limit",
+     .type = RA_KEY_INT,
+     .fallback = "100",
+     RANGE(0, ANY_INT),
+     .unit = "rows",
+     .help = "More malformed rows than this end the run; fewer are counted, reported and left out."},
+    {.name = "data.row_limit",
+     .type = RA_KEY_BYTES,
+     .fallback = "64MiB",
+     RANGE(1024, 2147483647.0),
+     .unit = "bytes",
+     .help = "The longest row that is read; a longer one is malformed."},
+    {.name = "data.max_tokens",
+     .type = RA_KEY_INT,
+     .fallback = "256",
+     RANGE(8, 1048576),
+     .unit = "tokens",
+     .help = "The longest sequence, prompt and one response together."},
+    {.name = "data.truncate",
+     .type = RA_KEY_WORD,
+     .fallback = "drop",
+     .words = "drop|left|right|keep",
+     .unit = "",
+     .help =
+         "What happens to a longer one: drop leaves the sample out; left cuts the beginning of the prompt, but for a BOS; right "
+         "cuts the end of the response, its closing token with it; keep uses it as long as it is. A sample of which nothing "
+         "would be "
+         "left is left out. All are counted and reported."},
+    {.name = "data.held_out",
+     .type = RA_KEY_REAL,
+     .fallback = "0",
+     RANGE(0, 0.9),
+     .unit = "fraction",
+     .help = "Share of the prompts kept away from training, drawn by seed and prompt, so that no prompt is on both sides; they "
+             "serve the evaluation where "
+             "eval.path is not given."},
