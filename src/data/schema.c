@@ -130,7 +130,8 @@ static ra_schema_kind recognise_pair(const json_t *row, const ra_columns *column
     bool whole =
         json_is_array(chosen) && json_array_size(chosen) > 1; /* `messages` beside whole conversations is a copy of one of them */
     if (!whole && has_conversation(row, columns)) return RA_SCHEMA_SHAREGPT;
-    return json_is_string(chosen) ? RA_SCHEMA_HH : RA_SCHEMA_PAIRS;
+    if (!json_is_string(chosen)) return RA_SCHEMA_PAIRS;
+    return strstr(json_string_value(chosen), "Assistant:") ? RA_SCHEMA_HH : RA_SCHEMA_NONE;
 }
 
 unsigned ra_schema_recognise(const json_t *row, const ra_columns *columns)

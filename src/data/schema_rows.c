@@ -47,9 +47,19 @@ static ra_row_status add_any_prompt(const ra_row_reader *r)
         status = ra_row_add_prompt(r, name);
     }
     if (status != RA_ROW_OK || !input || ra_row_is_blank(input)) return status;
+    if (r->space->n == 0) return ra_row_refuse(r->space, r->row, RA_PROBLEM_DIALOGUE, "the prompt does not end with a user turn");
     ra_message *last = &r->space->messages[r->space->n - 1];
     last->content = ra_row_join(r->space, last->content, "\n", input);
     return RA_ROW_OK;
+}
+
+/* A text that is no answer but the dialogue from its first turn on. */
+static bool is_whole_dialogue(const json_t *value)
+{
+    const char *text = json_string_value(value);
+    if (!text || !ra_hh_is_dialogue(text)) return false;
+    text += strspn(text, " \t\r\n");
+    return strncmp(text, "Human:", 6) == 0;
 }
 
 static ra_row_status read_pair(const ra_row_reader *r)
@@ -61,6 +71,8 @@ static ra_row_status read_pair(const ra_row_reader *r)
     if (status != RA_ROW_OK) return status;
     /* Whole conversations carry their prompt; a `prompt` column beside them repeats it. */
     if (before_chosen || before_rejected) return add_common_start(r, chosen, rejected, before_chosen, before_rejected);
+    if (is_whole_dialogue(chosen) && is_whole_dialogue(rejected))
+        return ra_hh_read(json_string_value(chosen), json_string_value(rejected), r->space, r->row);
     return add_any_prompt(r);
 }
 
@@ -127,6 +139,7 @@ static ra_row_status read_pku(const ra_row_reader *r)
     for (int i = 0; i < 2; i++) {
         response[i] = ra_row_get(r, response_name[i]);
         safe[i] = ra_row_get(r, safe_name[i]);
+        if (json_is_null(safe[i])) safe[i] = NULL; /* as tables write a column that a row has not */
         if (!json_is_string(response[i])) return ra_row_bad_type(r, response_name[i], response[i], "a string");
     }
     bool flags = safe[0] || safe[1];
@@ -135,11 +148,10 @@ static ra_row_status read_pku(const ra_row_reader *r)
     }
     int chosen = json_is_true(safe[0]) ? 0 : 1;
     if (json_is_true(safe[0]) == json_is_true(safe[1])) {
-        int safer, better;
+        int safer;
         ra_row_status status = read_index(r, "safer_response_id", &safer);
-        if (status == RA_ROW_OK) status = read_index(r, "better_response_id", &better);
+        if (status == RA_ROW_OK && safer < 0) status = read_index(r, "better_response_id", &safer);
         if (status != RA_ROW_OK) return status;
-        if (safer < 0) safer = better;
         if (safer < 0)
             return ra_row_bad_type(r, "safer_response_id", NULL,
                                    flags ? "0 or 1, as both responses are equally safe"

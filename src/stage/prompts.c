@@ -1,10 +1,12 @@
 /* Prompts of the evaluation: those of a file of their own, each row one; or the held-out prompts of the preference data, each once, as several rows may share a
  * prompt. */
+#include "open_text.h"
 #include "responses.h"
 
 #include <realign/hash.h>
 #include <realign/log.h>
 #include <realign/mem.h>
+#include <realign/model.h>
 #include <realign/prefdata.h>
 
 #include <stdlib.h>
@@ -78,6 +80,79 @@ static ra_err read_all(const ra_settings *s, ra_prompts *p)
     return err;
 }
 
+/* ---- prompts that the model cannot be asked ---- */
+static void free_prompt(ra_prompt *q)
+{
+    for (int i = 0; i < q->n; i++) {
+        free((char *)(uintptr_t)q->turns[i].role);
+        free((char *)(uintptr_t)q->turns[i].content);
+    }
+    ra_free(q->turns);
+    free(q->text);
+    free(q->category);
+}
+
+/* Positions of the model; 0 where its configuration cannot be read: opening the model will say why. */
+static int32_t positions_of(const char *model)
+{
+    ra_modelfile *file = NULL;
+    char *json = NULL;
+    ra_arch arch;
+    int32_t positions = 0;
+    if (ra_modelfile_open(model, &file) == RA_OK && ra_modelfile_config_json(file, &json) == RA_OK &&
+        ra_arch_parse(json, model, &arch) == RA_OK) {
+        positions = arch.max_position;
+        ra_arch_free(&arch);
+    }
+    free(json);
+    ra_modelfile_close(file);
+    return positions;
+}
+
+/* Leaves out, and counts, prompts that the template refuses or that leave no room for an answer, as prepare leaves out such rows: the same on every rank. */
+static ra_err leave_out(const ra_settings *s, ra_prompts *p)
+{
+    const char *model = ra_set_text(s, "model");
+    ra_tokenizer *tokenizer = NULL;
+    ra_template *tpl = NULL;
+    ra_rendered rendered = {0};
+    ra_buf first = {0};
+    int64_t kept = 0, n = p->n;
+    int32_t positions = positions_of(model);
+    if (ra_tokenizer_open(ra_set_given(s, "tokenizer") ? ra_set_text(s, "tokenizer") : model, &tokenizer) != RA_OK ||
+        ra_open_template(s, tokenizer, &tpl) != RA_OK) {
+        ra_tokenizer_close(tokenizer);
+        return RA_OK; /* whoever generates opens them too, and says why it cannot */
+    }
+    for (int64_t i = 0; i < n; i++) {
+        ra_prompt *q = &p->prompt[i];
+        bool good = ra_template_render(tpl, q->turns, q->n, true, &rendered) == RA_OK;
+        if (good && positions > 0 && rendered.ids.count >= positions) {
+            good = false;
+            ra_fail(RA_ERR_DATA, "%lld tokens; the model has %d positions", (long long)rendered.ids.count, positions);
+        }
+        if (good) {
+            p->prompt[kept++] = *q;
+        } else {
+            if (!first.length) ra_buf_addf(&first, "row %lld: %s", (long long)q->id + 1, ra_error_message());
+            free_prompt(q);
+        }
+    }
+    p->n = kept;
+    ra_rendered_free(&rendered);
+    ra_template_close(tpl);
+    ra_tokenizer_close(tokenizer);
+    ra_err err = RA_OK;
+    if (kept == 0) {
+        err = ra_fail(RA_ERR_DATA, "none of %lld prompts can be put to the model; %s", (long long)n, first.data);
+    } else if (kept < n) {
+        ra_info("evaluation prompts: %lld of %lld cannot be put to the model and are left out; the first: %s",
+                (long long)(n - kept), (long long)n, first.data);
+    }
+    ra_buf_free(&first);
+    return err;
+}
+
 static void add_text(ra_hasher *h, const char *text)
 {
     ra_hasher_add(h, text ? text : "", text ? strlen(text) + 1 : 1);
@@ -87,6 +162,7 @@ ra_err ra_prompts_read(const ra_settings *s, const ra_comm *world, ra_prompts *o
 {
     memset(out, 0, sizeof *out);
     ra_err err = ra_comm_agree(world, read_all(s, out));
+    if (err == RA_OK) err = ra_comm_agree(world, leave_out(s, out));
     if (err != RA_OK) {
         ra_prompts_free(out);
         return err;
@@ -107,16 +183,7 @@ ra_err ra_prompts_read(const ra_settings *s, const ra_comm *world, ra_prompts *o
 
 void ra_prompts_free(ra_prompts *p)
 {
-    for (int64_t i = 0; i < p->n; i++) {
-        ra_prompt *q = &p->prompt[i];
-        for (int k = 0; k < q->n; k++) {
-            free((char *)(uintptr_t)q->turns[k].role);
-            free((char *)(uintptr_t)q->turns[k].content);
-        }
-        ra_free(q->turns);
-        free(q->category);
-        free(q->text);
-    }
+    for (int64_t i = 0; i < p->n; i++) free_prompt(&p->prompt[i]);
     free(p->prompt);
     memset(p, 0, sizeof *p);
 }

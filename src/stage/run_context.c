@@ -1,6 +1,7 @@
 #include "run_context.h"
 #include "corrections.h"
 #include "open_text.h"
+#include "responses.h"
 
 #include <realign/file.h>
 #include <realign/h5.h>
@@ -90,21 +91,12 @@ static void measure(ra_run *run)
     if (longest_prompt + 2 * longest_response > run->rows) run->rows = longest_prompt + 2 * longest_response;
 }
 
-/* The model is known by the size and time of its files. */
+/* The model is known by the names, sizes and times of its files. */
 static uint64_t model_key(const char *path)
 {
-    struct stat info;
-    char *weights = ra_path_join(path, "model.safetensors"), *index = ra_path_join(path, "model.safetensors.index.json");
-    const char *candidates[] = {weights, index, path};
-    char text[512] = "";
-    for (int i = 0; i < 3; i++) {
-        if (stat(candidates[i], &info) != 0 || S_ISDIR(info.st_mode)) continue;
-        snprintf(text, sizeof text, "%s %lld %lld", candidates[i], (long long)info.st_size, (long long)info.st_mtim.tv_sec);
-        break;
-    }
-    free(weights);
-    free(index);
-    return ra_hash_bytes(text, strlen(text)).low;
+    ra_hasher *h = ra_hasher_new();
+    ra_model_files_add(h, path);
+    return ra_hasher_end(h).low;
 }
 
 /* Before anything is computed: that no sample holds an id beyond the model's rows would be luck. The stages here need no tokenizer, so

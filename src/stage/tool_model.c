@@ -29,10 +29,22 @@ typedef struct tool {
     json_t *(*write)(struct tool *t, const job *j);
 } tool;
 
+/* "ids" say everything; what stands beside them would be passed over. */
+static ra_err check_alone(const json_t *line)
+{
+    static const char *const others[] = {"messages", "prompt", "response"};
+    for (size_t i = 0; json_object_get(line, "ids") && i < sizeof others / sizeof *others; i++) {
+        if (json_object_get(line, others[i]))
+            return ra_fail(RA_ERR_DATA, "\"ids\" and \"%s\" are both there; give one of them", others[i]);
+    }
+    return RA_OK;
+}
+
 /* ---- score ---- */
 
 static ra_err read_scored(tool *t, const json_t *line, job *j)
 {
+    RA_TRY(check_alone(line));
     if (json_object_get(line, "ids")) {
         RA_TRY(ra_ids_read(line, &j->ids, &j->count));
         j->first = 1;
@@ -84,6 +96,7 @@ static json_t *write_scored(tool *t, const job *j)
 
 static ra_err read_prompt(tool *t, const json_t *line, job *j)
 {
+    RA_TRY(check_alone(line));
     if (json_object_get(line, "ids")) {
         RA_TRY(ra_ids_read(line, &j->ids, &j->count));
     } else {

@@ -166,6 +166,13 @@ static void test_questions(void **state)
                "{\"instruction\": \"do\", \"history\": [[\"x\"]], " PAIR "}\n",
                "user: do\nthis => a / b", "user: do => a / b", "system: s | user: x | assistant: y | user: do\nit => a / b",
                "malformed: `history` is a list; expected a list of [question, answer]");
+    check_rows("pairs", "{\"instruction\": [], \"input\": \"it\", " PAIR "}\n",
+               "dialogue: the prompt does not end with a user turn");
+    /* whole dialogues as texts beside their prompt */
+    check_rows("pairs",
+               "{\"prompt\": \"q\", \"chosen\": \"\\n\\nHuman: q\\n\\nAssistant: a\", \"rejected\": \"\\n\\nHuman: "
+               "q\\n\\nAssistant: b\"}\n",
+               "user: q => a / b");
 }
 
 /* A single labelled response is no pair, but it is read: it stands on the side that its label says. */
@@ -221,6 +228,12 @@ static void test_pku_without_flags(void **state)
                "{\"prompt\": \"q\", \"response_0\": \"b\", \"response_1\": \"a\"}\n",
                "user: q => a / b",
                "malformed: `safer_response_id` is missing; expected 0 or 1, as there is no is_response_0_safe");
+    /* as tables write what a row has not; what is not needed is not read */
+    check_rows("pku",
+               "{\"prompt\": \"q\", \"response_0\": \"b\", \"response_1\": \"a\", \"is_response_0_safe\": null, "
+               "\"is_response_1_safe\": null, "
+               "\"safer_response_id\": 1, \"better_response_id\": -1}\n",
+               "user: q => a / b");
 }
 
 static void test_columns(void **state)
@@ -268,6 +281,8 @@ static void test_keys_refused(void **state)
     refused("", "\n{\"text\": \"secret\", \"score\": 2}", RA_ERR_FORMAT,
             "bad.jsonl:2: the schema is not recognised from the keys: text, score; known schemas:",
             "sharegpt {conversations, chosen, rejected}");
+    refused("", "{\"system\": \"s\", \"input\": \"secret\", " PAIR "}", RA_ERR_FORMAT,
+            "the schema is not recognised from the keys: system, input", "known schemas:");
     assert_null(strstr(ra_error_message(), "secret"));
 }
 
