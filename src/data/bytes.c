@@ -12,7 +12,12 @@
 #include <zlib.h>
 #include <zstd.h>
 
-enum { CHUNK = 1 << 18, LONGEST_MAGIC = 8, WINDOW_LOG = 31 /* what zstd --long=31 writes */ };
+enum {
+    CHUNK = 1 << 18,
+    LONGEST_MAGIC = 8,
+    GZIP_WINDOW = 15 + 16 /* any window; with gzip headers */,
+    WINDOW_LOG = 31 /* what zstd --long=31 writes */
+};
 
 typedef enum { PLAIN, GZIP, ZSTD } packing;
 
@@ -20,7 +25,8 @@ struct ra_bytes {
     char *path;
     packing packing;
     int fd;
-    gzFile gz;
+    z_stream gzip;
+    bool between_members, padding; /* of a gzip file */
     ZSTD_DStream *zstd;
     char *packed; /* (CHUNK) as read from the file */
     ZSTD_inBuffer in;
@@ -78,9 +84,8 @@ ra_err ra_bytes_open(const char *path, ra_bytes **out)
     b->fd = open(path, O_RDONLY | O_CLOEXEC);
     ra_err err = b->fd < 0 ? ra_fail(RA_ERR_IO, "%s: %m", path) : recognise(b);
     if (err == RA_OK && b->packing == GZIP) {
-        b->gz = gzdopen(b->fd, "rb");
-        if (!b->gz) err = ra_fail(RA_ERR_IO, "%s: zlib cannot read it", path);
-        if (b->gz) gzbuffer(b->gz, CHUNK);
+        b->packed = ra_alloc(CHUNK, 1);
+        if (inflateInit2(&b->gzip, GZIP_WINDOW) != Z_OK) err = ra_fail(RA_ERR_IO, "%s: zlib cannot read it", path);
     } else if (err == RA_OK && b->packing == ZSTD) {
         b->zstd = ZSTD_createDStream();
         b->packed = ra_alloc(CHUNK, 1);
@@ -98,11 +103,8 @@ ra_err ra_bytes_open(const char *path, ra_bytes **out)
 void ra_bytes_close(ra_bytes *b)
 {
     if (!b) return;
-    if (b->gz) {
-        gzclose_r(b->gz); /* the descriptor with it */
-    } else if (b->fd >= 0) {
-        close(b->fd);
-    }
+    if (b->fd >= 0) close(b->fd);
+    if (b->packing == GZIP) inflateEnd(&b->gzip); /* of a zeroed one: no more than an error code */
     ZSTD_freeDStream(b->zstd);
     ra_free(b->packed);
     free(b->path);
@@ -119,14 +121,57 @@ static ra_err read_plain(const ra_bytes *b, char *to, size_t room, size_t *n)
     return RA_OK;
 }
 
-static ra_err read_gzip(const ra_bytes *b, char *to, size_t room, size_t *n)
+static ra_err refill(ra_bytes *b)
 {
-    int got = gzread(b->gz, to, room > 1 << 30 ? 1 << 30 : (unsigned)room), code = Z_OK;
-    const char *text = gzerror(b->gz, &code);
-    if (code == Z_ERRNO) return ra_fail(RA_ERR_IO, "%s: read failed: %m", b->path);
-    if (got < 0 || (code != Z_OK && code != Z_STREAM_END))
-        return ra_fail(RA_ERR_IO, "%s: damaged or incomplete gzip data (%s)", b->path, text);
-    *n = (size_t)got;
+    if (b->in.pos < b->in.size || b->in_ended) return RA_OK;
+    size_t got = 0;
+    RA_TRY(read_plain(b, b->packed, CHUNK, &got));
+    b->in = (ZSTD_inBuffer){b->packed, got, 0};
+    b->in_ended = got == 0;
+    return RA_OK;
+}
+
+/* After a member the next one begins, or NULs fill the file up, as block devices leave them. zlib's gzread passes over anything else in
+ * silence, and so over all rows of a member whose first byte is damaged. Called with a byte at hand. */
+static ra_err begin_member(ra_bytes *b)
+{
+    const char *next = b->packed + b->in.pos;
+    if (*next == 0) {
+        b->padding = true;
+        b->in.pos++;
+        return RA_OK;
+    }
+    if (b->padding || *next != '\x1f')
+        return ra_fail(RA_ERR_IO, "%s: damaged gzip data: the bytes after a member are no gzip member", b->path);
+    b->between_members = false;
+    inflateReset(&b->gzip);
+    return RA_OK;
+}
+
+static ra_err read_gzip(ra_bytes *b, char *to, size_t room, size_t *n)
+{
+    z_stream *z = &b->gzip;
+    const uInt most = room > 1 << 30 ? 1 << 30 : (uInt)room;
+    while (*n == 0) {
+        RA_TRY(refill(b));
+        if (b->between_members) {
+            if (b->in_ended) break;
+            RA_TRY(begin_member(b));
+            continue;
+        }
+        z->next_in = (Bytef *)b->packed + b->in.pos, z->avail_in = (uInt)(b->in.size - b->in.pos);
+        z->next_out = (Bytef *)to, z->avail_out = most;
+        int code = inflate(z, Z_NO_FLUSH);
+        b->in.pos = b->in.size - z->avail_in;
+        *n = most - z->avail_out;
+        b->between_members = code == Z_STREAM_END;
+        bool starved = code == Z_BUF_ERROR && b->in_ended;
+        if (starved || (code != Z_OK && code != Z_STREAM_END && code != Z_BUF_ERROR))
+            return ra_fail(RA_ERR_IO, "%s: damaged or incomplete gzip data (%s)", b->path,
+                           starved  ? "the file ends inside a member"
+                           : z->msg ? z->msg
+                                    : zError(code));
+    }
     return RA_OK;
 }
 
@@ -134,12 +179,7 @@ static ra_err read_zstd(ra_bytes *b, char *to, size_t room, size_t *n)
 {
     ZSTD_outBuffer out = {to, room, 0};
     while (out.pos == 0) {
-        if (b->in.pos == b->in.size && !b->in_ended) {
-            size_t got = 0;
-            RA_TRY(read_plain(b, b->packed, CHUNK, &got));
-            b->in = (ZSTD_inBuffer){b->packed, got, 0};
-            b->in_ended = got == 0;
-        }
+        RA_TRY(refill(b));
         if (b->in_ended && b->expected == 0) break;
         size_t before = b->in.pos;
         b->expected = ZSTD_decompressStream(b->zstd, &out, &b->in);

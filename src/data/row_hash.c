@@ -1,5 +1,6 @@
 /* What tells prompts and rows apart. The prompt's hash is taken of a form that does not see case, compatibility of composed characters or how white space is
  * laid out, so that a prompt that was copied with other line ends does not end up on both sides of the held-out split. */
+#include "../text/compose.h"
 #include "schema.h"
 
 #include <stdlib.h>
@@ -42,15 +43,20 @@ static void add_normalised(ra_buf *out, const char *text)
         add_ascii(out, text, n);
         return;
     }
-    utf8proc_uint8_t *folded = NULL;
-    const utf8proc_option_t options = UTF8PROC_CASEFOLD | UTF8PROC_COMPOSE | UTF8PROC_STABLE | UTF8PROC_LUMP;
-    utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &folded, options);
-    if (length < 0) {
+    ra_compose_work work = {0};
+    int64_t count =
+        ra_compose((const uint8_t *)text, n, UTF8PROC_CASEFOLD | UTF8PROC_COMPOSE | UTF8PROC_STABLE | UTF8PROC_LUMP, &work);
+    if (count < 0) {
         ra_buf_add(out, text, n);
     } else {
-        add_ascii(out, (const char *)folded, (size_t)length);
+        ra_buf folded = {0};
+        ra_buf_reserve(&folded, 4 * (size_t)count);
+        for (int64_t i = 0; i < count; i++)
+            folded.length += (size_t)utf8proc_encode_char(work.code[i], (utf8proc_uint8_t *)folded.data + folded.length);
+        add_ascii(out, folded.data, folded.length);
+        ra_buf_free(&folded);
     }
-    free(folded);
+    free(work.code);
 }
 
 static void add_exact(ra_buf *out, const char *text)

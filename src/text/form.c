@@ -1,7 +1,6 @@
 /* The Unicode normal forms. Only regions that may change go through utf8proc, so that everything else keeps its own place. */
 #include "normal.h"
 
-#include <stdlib.h>
 #include <utf8proc.h>
 
 static utf8proc_option_t options_of(ra_unicode_form form)
@@ -31,20 +30,6 @@ static uint8_t class_in(ra_unicode_form form, const ra_unicode *u, uint32_t c)
     return class | RA_CLS_CHANGES;
 }
 
-/* The form of the region s[0, n) into w->code; returns the number of code points. */
-static size_t compose(ra_unicode_form form, ra_form_work *w, const uint8_t *s, size_t n)
-{
-    const utf8proc_option_t options = options_of(form);
-    utf8proc_ssize_t count;
-    for (;;) {
-        count = utf8proc_decompose(s, (utf8proc_ssize_t)n, w->code, (utf8proc_ssize_t)w->capacity, options);
-        if (count >= 0 && (size_t)count <= w->capacity) break;
-        w->capacity = count > 0 ? (size_t)count + 64 : w->capacity * 2 + 64;
-        w->code = ra_realloc(w->code, w->capacity, sizeof *w->code);
-    }
-    return (size_t)utf8proc_normalize_utf32(w->code, count, options);
-}
-
 static size_t last_char(const uint8_t *s, size_t n)
 {
     size_t i = n - 1;
@@ -54,10 +39,10 @@ static size_t last_char(const uint8_t *s, size_t n)
 
 /* Appends s[done, from) and the form of the region [from, to). What stays the same at both its ends keeps its own place; between,
  * every byte stands for the whole changed part. Returns whether anything changed; where not, nothing is written. */
-static bool normalise_region(ra_unicode_form form, ra_form_work *w, const uint8_t *s, size_t done, size_t from, size_t to,
+static bool normalise_region(ra_unicode_form form, ra_compose_work *w, const uint8_t *s, size_t done, size_t from, size_t to,
                              bool places, ra_mapped *out)
 {
-    size_t count = compose(form, w, s + from, to - from);
+    size_t count = (size_t)ra_compose(s + from, to - from, (int)options_of(form), w); /* s is valid */
     size_t same = 0, at = from, length;
     while (same < count && at < to && ra_utf8_decode(s + at, &length) == (uint32_t)w->code[same]) same++, at += length;
     if (same == count && at == to) return false;
@@ -76,7 +61,7 @@ static bool normalise_region(ra_unicode_form form, ra_form_work *w, const uint8_
     return true;
 }
 
-bool ra_form_apply(ra_unicode_form form, const ra_unicode *u, const uint8_t *s, size_t n, bool places, ra_form_work *w,
+bool ra_form_apply(ra_unicode_form form, const ra_unicode *u, const uint8_t *s, size_t n, bool places, ra_compose_work *w,
                    ra_mapped *out)
 {
     bool above, changed = false, has_previous = false;

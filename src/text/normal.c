@@ -130,8 +130,8 @@ static bool strip(const ra_normal_step *step, const ra_unicode *u, const uint8_t
     return true;
 }
 
-static ra_err apply(const ra_normal_step *step, const ra_unicode *u, ra_match_work *match, ra_form_work *form, const uint8_t *s,
-                    size_t n, bool first, bool places, ra_mapped *out, bool *changed)
+static ra_err apply(const ra_normal_step *step, const ra_unicode *u, ra_match_work *match, ra_compose_work *form,
+                    const uint8_t *s, size_t n, bool first, bool places, ra_mapped *out, bool *changed)
 {
     switch (step->kind) {
     case RA_NORMAL_FORM: *changed = ra_form_apply(step->form, u, s, n, places, form, out); return RA_OK;

@@ -2,6 +2,7 @@
 #ifndef REALIGN_TEXT_NORMAL_H
 #define REALIGN_TEXT_NORMAL_H
 #include "added.h"
+#include "compose.h"
 #include "match.h"
 
 /* A changed text. begin, end: per byte of text, the span of original bytes it stands for; kept only where asked for. A byte that
@@ -22,11 +23,7 @@ void ra_mapped_compose(ra_mapped *m, const ra_mapped *inner);
 typedef enum { RA_NFC, RA_NFD, RA_NFKC, RA_NFKD } ra_unicode_form;
 /* The Unicode normal forms as Hugging Face's tables have them. False where the text is in that form already: `out` is then as it
  * was. A character made of several stands for all of them. */
-typedef struct {
-    int32_t *code; /* code points of one region */
-    size_t capacity;
-} ra_form_work;
-bool ra_form_apply(ra_unicode_form form, const ra_unicode *u, const uint8_t *s, size_t n, bool places, ra_form_work *w,
+bool ra_form_apply(ra_unicode_form form, const ra_unicode *u, const uint8_t *s, size_t n, bool places, ra_compose_work *w,
                    ra_mapped *out);
 
 /* SentencePiece's own normaliser: the compiled map of characters (a double array and the texts it points into), then white space. */
@@ -74,7 +71,7 @@ void ra_normal_free(ra_normal *p);
 
 typedef struct {
     ra_mapped text[2];
-    ra_form_work form;
+    ra_compose_work form;
 } ra_normal_work;
 void ra_normal_work_free(ra_normal_work *w);
 

@@ -109,6 +109,45 @@ static void test_same_in_every_form(void **state)
     ra_buf_free(&array);
 }
 
+/* Members of a gzip file, one after the other: no row is lost in silence, whatever stands where one should begin. */
+static void test_gzip_members(void **state)
+{
+    (void)state;
+    static const char row[] = ROW("p", "a", "b") "\n";
+    char *one = textfile_write_gz("one.gz", row, sizeof row - 1), *path = textfile_path("members.gz");
+    const char *file_path = path;
+    ra_buf file = {0};
+    CHECK_OK(ra_file_read(one, &file));
+    const size_t first = file.length;
+    CHECK_OK(ra_file_read(one, &file));
+    const size_t both = file.length;
+    CHECK_OK(ra_file_write(path, file.data, both));
+    assert_int_equal(read_paths(&file_path, 1, 0, 1).used, 2);
+    static const char padding[5000];
+    ra_buf_add(&file, padding, sizeof padding);
+    CHECK_OK(ra_file_write(path, file.data, file.length));
+    assert_int_equal(read_paths(&file_path, 1, 0, 1).used, 2);
+    static const char no_member[] = "members.gz: damaged gzip data: the bytes after a member are no gzip member";
+    ra_buf_add(&file, file.data, first); /* after padding */
+    CHECK_OK(ra_file_write(path, file.data, file.length));
+    check_fails(read_paths(&file_path, 1, 0, 1).err, RA_ERR_IO, no_member, NULL);
+    for (int byte = 0; byte < 3; byte++) { /* what tells a member: 1f 8b, deflate */
+        file.data[first + (size_t)byte] ^= 0x40;
+        CHECK_OK(ra_file_write(path, file.data, both));
+        check_fails(read_paths(&file_path, 1, 0, 1).err, RA_ERR_IO,
+                    byte ? "members.gz: damaged or incomplete gzip data" : no_member, NULL);
+        file.data[first + (size_t)byte] ^= 0x40;
+    }
+    for (size_t n = first + 1; n < both; n++) {
+        CHECK_OK(ra_file_write(path, file.data, n));
+        check_fails(read_paths(&file_path, 1, 0, 1).err, RA_ERR_IO,
+                    "members.gz: damaged or incomplete gzip data (the file ends inside a member)", NULL);
+    }
+    ra_buf_free(&file);
+    free(path);
+    free(one);
+}
+
 static void test_damaged(void **state)
 {
     (void)state;
@@ -408,10 +447,15 @@ int main(int argc, char **argv)
     ra_comm world;
     if (ra_comm_init(&argc, &argv, &world) != RA_OK) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_in_every_form),    cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_row_limit_in_an_array), cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_weights_and_caps),      cmocka_unit_test(test_policies),
-        cmocka_unit_test(test_prompt_hash),           cmocka_unit_test(test_held_out),
+        cmocka_unit_test(test_same_in_every_form),
+        cmocka_unit_test(test_gzip_members),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_row_limit_in_an_array),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_weights_and_caps),
+        cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_prompt_hash),
+        cmocka_unit_test(test_held_out),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     int failed = cmocka_run_group_tests(tests, NULL, textfile_cleanup);

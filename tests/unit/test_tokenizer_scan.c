@@ -120,7 +120,7 @@ static void test_nfc(void **state)
     ra_unicode *u = ra_unicode_new();
     ra_rng rng = ra_rng_make(7, RA_STREAM_TEST);
     ra_mapped nfc = {0};
-    ra_form_work form = {0};
+    ra_compose_work form = {0};
     ra_buf text = {0};
     for (int i = 0; i < 20000; i++) {
         ra_buf_clear(&text);
