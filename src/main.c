@@ -1,13 +1,11 @@
 /* realign: dispatch. Stages read settings (a YAML file and key=value words) and are collective; tools read lines on standard input or files. */
 #include <realign/comm.h>
-#include <realign/file.h>
 #include <realign/log.h>
 #include <realign/mem.h>
 #include <realign/prefdata.h>
 #include <realign/runctl.h>
 #include <realign/stage.h>
 #include <realign/tools.h>
-#include <realign/verdicts.h>
 #include <realign/version.h>
 
 #include <omp.h>
@@ -25,7 +23,6 @@ typedef struct {
 static ra_err show_parameters(int argc, char **argv);
 static ra_err show_version(int argc, char **argv);
 static ra_err show_help(int argc, char **argv);
-static ra_err inspect(int argc, char **argv);
 
 static const command commands[] = {
     {"run", ra_stage_run, NULL, "all stages, each taken up where an earlier run left it"},
@@ -44,7 +41,7 @@ static const command commands[] = {
     {"policy", NULL, ra_tool_policy, "check POLICY: is the file sound, and does the oracle answer its examples as they say"},
     {"check", NULL, ra_tool_check, "recompute every value of a reference directory"},
     {"convert", NULL, ra_tool_convert, "IN OUT: GGUF to Hugging Face, element type, adapter merge, random weights"},
-    {"inspect", NULL, inspect, "what is in a model, a data file, a cache of verdicts or one of our HDF5 files"},
+    {"inspect", NULL, ra_tool_inspect, "what is in a model, a data file, a cache of verdicts or one of our HDF5 files"},
     {"parameters", NULL, show_parameters, "all settings; --markdown as in doc/parameters.md"},
     {"version", NULL, show_version, "version, compiler and libraries"},
     {"help", NULL, show_help, "this"},
@@ -77,39 +74,6 @@ static ra_err show_help(int argc, char **argv)
     for (int i = 0; i < COMMANDS; i++) printf("  %-11s %s\n", commands[i].name, commands[i].help);
     printf("\n`realign parameters` lists all settings.\n");
     return RA_OK;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-/* A folder with one of these is a model; any other is a folder of data. */
-static bool is_model(const char *path)
-{
-    static const char *const names[] = {"config.json", "tokenizer.json", "adapter_config.json", "model.safetensors"};
-    bool found = ends_with(path, ".safetensors") || ends_with(path, ".gguf");
-    for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++) {
-        char *name = ra_path_join(path, names[i]);
-        found = ra_file_exists(name);
-        free(name);
-    }
-    return found;
-}
-
-static ra_err inspect(int argc, char **argv)
-{
-    if (argc < 1)
-        return ra_fail(
-            RA_ERR_ARG,
-            "usage: realign inspect FILE; preference data: realign inspect [--show-text] [--model M] [key=value ...] PATH ...");
-    const char *path = argv[0];
-    if (argc > 1 || strcmp(path, "-") == 0) return ra_tool_inspect_data(argc, argv);
-    if (!ra_file_exists(path)) return ra_fail(RA_ERR_IO, "%s: no such file or directory", path);
-    if (ends_with(path, ".h5")) return ra_inspect_h5(path);
-    if (ra_file_is_dir(path) && ra_verdicts_is_cache(path)) return ra_inspect_verdicts(path);
-    return is_model(path) ? ra_inspect_model(path) : ra_tool_inspect_data(argc, argv);
 }
 
 /* Collective. Rank 0 reads the file and the words; all ranks get the same settings or the same error. */

@@ -22,6 +22,8 @@ ra_err ra_tool_score(int argc, char **argv);
 /* generate: {"ids"}, {"messages"} or {"prompt"} -> {"ids": [new ones, the closing token included], "text"}. Greedy unless generate.temperature says otherwise. */
 ra_err ra_tool_generate(int argc, char **argv);
 
+/* inspect PATH ...: by what the path is, one of those below; several paths, options and - are preference data. */
+ra_err ra_tool_inspect(int argc, char **argv);
 /* inspect FILE, of an HDF5 file: the tree with shapes, units and descriptions, whether the checksums hold (RA_ERR_FORMAT where one does not), the provenance. */
 ra_err ra_inspect_h5(const char *path);
 /* inspect DIR, of a cache of verdicts (oracle.cache): segments, records, shares, damage. */
