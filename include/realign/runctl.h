@@ -21,8 +21,6 @@ void ra_runctl_start(ra_runctl *ctl);
 void ra_runctl_end(void);
 /* Collective. True when an orderly stop was asked for; `reason` (may be NULL) then names it, a static string. */
 bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **reason);
-/* Not collective. True once a signal asked this process to stop: for waits that no other rank takes part in. */
-bool ra_runctl_signalled(void);
 /* Not collective. This rank's own view, for waits that no other rank takes part in: a signal, the limit or the stop file asks for a stop. `ctl` need not have been started: the limit
  * counts from the program's start. */
 bool ra_runctl_is_due(const ra_runctl *ctl);

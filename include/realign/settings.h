@@ -27,6 +27,8 @@ const char *ra_set_text(const ra_settings *s, const char *key); /* "" when empty
 int64_t ra_set_int(const ra_settings *s, const char *key);
 double ra_set_real(const ra_settings *s, const char *key);
 bool ra_set_bool(const ra_settings *s, const char *key);
+/* May this be the name of an environment variable ("" too)? Capitals, digits and _ alone, at most 64: keys (hf_..., sk_live_...) would pass for names otherwise. */
+bool ra_set_is_variable_name(const char *text);
 /* A list of words, or the "name=value" pairs of a map; *items is owned by s. Returns the count. */
 int ra_set_list(const ra_settings *s, const char *key, const char *const **items);
 /* True when the file or the command line gave the key. */

@@ -35,11 +35,6 @@ void ra_runctl_end(void)
     signal(SIGINT, SIG_DFL);
 }
 
-bool ra_runctl_signalled(void)
-{
-    return stop_signal != 0;
-}
-
 void ra_runctl_reset_flag(void)
 {
     stop_signal = 0;

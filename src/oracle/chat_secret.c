@@ -1,23 +1,18 @@
 /* Where the key comes from, where it may go, and that it is never shown. */
 #include "chat_impl.h"
 
+#include <realign/settings.h>
+
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A variable's name: whoever puts the key itself into the setting must not find it in a message or in used.yaml. */
-static bool is_variable_name(const char *text)
-{
-    if (!(*text == '_' || (*text >= 'A' && *text <= 'Z'))) return false;
-    return strlen(text) <= 64 && text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] == '\0';
-}
-
 ra_err ra_chat_secret_load(ra_chat_secret *secret, const ra_chat_config *config)
 {
     *secret = (ra_chat_secret){0};
     if (config->key_env && *config->key_env) {
-        if (!is_variable_name(config->key_env)) {
+        if (!ra_set_is_variable_name(config->key_env)) { /* whoever puts the key itself there must not find it in a message */
             return ra_fail(
                 RA_ERR_ARG,
                 "%s.key_env holds something that is not the name of an environment variable (capitals, digits, _; not shown "

@@ -1,5 +1,6 @@
 /* Text to value, by the type of its key. Numbers are read in the C locale's form whatever the environment says. */
 #include "schema.h"
+#include <realign/settings.h>
 
 #include <errno.h>
 #include <math.h>
@@ -128,8 +129,7 @@ static void refuse(const ra_key *key, const char *text, ra_buf *problem)
     free(copy);
 }
 
-/* Or nothing. Capitals alone, and few: keys (hf_..., sk_live_...) would pass for names otherwise. */
-static bool is_variable_name(const char *text)
+bool ra_set_is_variable_name(const char *text)
 {
     return !(*text >= '0' && *text <= '9') && strlen(text) <= 64 &&
            text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] == '\0';
@@ -182,7 +182,7 @@ bool ra_value_parse(const ra_key *key, const char *text, ra_value *out, ra_buf *
         if (good) value.text = ra_strdup(text);
         break;
     case RA_KEY_ENV:
-        good = is_variable_name(text);
+        good = ra_set_is_variable_name(text);
         if (good) value.text = ra_strdup(text);
         break;
     case RA_KEY_WORD:

@@ -49,7 +49,7 @@ static void read_done(const char *path, int n, char *done)
 static bool stop(void *context)
 {
     (void)context;
-    return ra_runctl_signalled();
+    return ra_runctl_is_due(&(ra_runctl){0});
 }
 
 static ra_err open_oracle(const char *kind, const ra_settings *s, const ra_oracle_ops **ops, void **state)

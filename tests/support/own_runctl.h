@@ -17,11 +17,6 @@ bool ra_runctl_should_stop(ra_runctl *ctl, const ra_comm *comm, const char **rea
     return questions_left-- <= 0;
 }
 
-bool ra_runctl_signalled(void)
-{
-    return false;
-}
-
 bool ra_runctl_is_due(const ra_runctl *ctl)
 {
     (void)ctl;

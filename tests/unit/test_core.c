@@ -2,6 +2,7 @@
 #include "support/support.h"
 #include <realign/file.h>
 #include <realign/hash.h>
+#include <realign/log.h>
 #include <realign/mem.h>
 #include <realign/rng.h>
 #include <realign/runctl.h>
@@ -291,20 +292,28 @@ static void test_runctl_file_and_signal(void **state)
     ra_runctl ctl = {.stop_file = stop};
     ra_runctl_start(&ctl);
     assert_false(ra_runctl_should_stop(&ctl, &alone, &reason));
+    assert_false(ra_runctl_is_due(&ctl));
     CHECK_OK(ra_file_write(stop, "", 0));
+    assert_true(ra_runctl_is_due(&ctl));
     assert_true(ra_runctl_should_stop(&ctl, &alone, &reason));
     assert_non_null(strstr(reason, "stop file"));
     unlink(stop);
     static const int signals[] = {SIGTERM, SIGUSR1, SIGINT};
     for (int i = 0; i < 3; i++) {
         raise(signals[i]);
-        assert_true(ra_runctl_signalled());
+        assert_true(ra_runctl_is_due(&ctl));
         assert_true(ra_runctl_should_stop(&ctl, &alone, &reason));
         assert_non_null(strstr(reason, "signal"));
         ra_runctl_reset_flag();
-        assert_false(ra_runctl_signalled());
+        assert_false(ra_runctl_is_due(&ctl));
         assert_false(ra_runctl_should_stop(&ctl, &alone, &reason));
     }
+    /* the limit counts from the program's start, before any stage began */
+    ra_log_setup(0, RA_LOG_INFO);
+    usleep(2000);
+    assert_true(ra_runctl_is_due(&(ra_runctl){.wall_limit_s = 1e-9}));
+    assert_true(ra_runctl_is_due(&(ra_runctl){.wall_limit_s = 1e6, .margin_s = 1e6}));
+    assert_false(ra_runctl_is_due(&(ra_runctl){.wall_limit_s = 1e6, .margin_s = 1.0}));
     free(stop);
     test_dir_remove(dir);
 }
