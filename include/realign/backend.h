@@ -5,8 +5,8 @@
  *   ref        A = F64, R = F64     naive loops, the yardstick
  *   cpu fp32   A = F32, R = F32     OpenMP + oneDNN
  *   cpu bf16   A = BF16, R = F32
- * Memory belongs to the backend (ops->alloc); int32 arrays and double outputs of operators are host memory. Matrices are row-major and dense unless a leading dimension
- * is given; shapes stand behind each argument. Operators are not collective, are bitwise repeatable for one thread count, and return nothing: arguments are the
+ * Memory belongs to the backend (ops->alloc): every array an operator reads or writes, int32 and double ones too, lies there; a pack's arrays lie in host memory and are
+ * placed (place_pack). Where `host` is set all of it is host memory. Matrices are row-major and dense unless a leading dimension is given; shapes stand behind each argument. Operators are not collective, are bitwise repeatable for one thread count, and return nothing: arguments are the
  * caller's duty, non-finite values pass through and are caught by the engine's checks. */
 #ifndef REALIGN_BACKEND_H
 #define REALIGN_BACKEND_H
@@ -52,6 +52,9 @@ struct ra_backend_ops {
     void (*download)(ra_backend *b, void *host, const void *from, size_t bytes);
     void (*copy)(ra_backend *b, void *to, const void *from, size_t bytes);
     void (*zero)(ra_backend *b, void *memory, size_t bytes);
+    /* Makes a pack's arrays readable for operators: after it was filled, and again after it was changed. Nothing to do where `host` is set. */
+    void (*place_pack)(ra_backend *b, ra_pack *pack);
+    void (*release_pack)(ra_backend *b, ra_pack *pack); /* what place_pack made; the pack itself stays */
     /* y[i] = (A) x[i] */
     void (*cast_to_a)(ra_backend *b, int64_t n, const void *x /* (n) R */, void *y /* (n) A */);
     void (*cast_to_r)(ra_backend *b, int64_t n, const void *x /* (n) A */, void *y /* (n) R */);
@@ -78,10 +81,10 @@ struct ra_backend_ops {
                        void *x /* (rows, n) A */, int64_t ldx);
     /* dot[t] += s sum_j X[t, j] Y[t, j], accumulated in double */
     void (*row_dot)(ra_backend *b, int64_t rows, int64_t n, double s, const void *x /* (rows, n) A */, int64_t ldx,
-                    const void *y /* (rows, n) R dense */, double *dot /* (rows) host */);
+                    const void *y /* (rows, n) R dense */, double *dot /* (rows) */);
     /* dot[t] += sum_j X[t, j] v[j] */
     void (*row_dot_vector)(ra_backend *b, int64_t rows, int64_t n, const void *x /* (rows, n) A */, int64_t ldx,
-                           const void *v /* (n) R */, double *dot /* (rows) host */);
+                           const void *v /* (n) R */, double *dot /* (rows) */);
 
     /* ---- embedding ---- */
     /* x[t] = scale W[token[t]]; a negative token gives zeros */
@@ -103,7 +106,7 @@ struct ra_backend_ops {
     /* dx = (or +=, where accumulate) gradient; dw += where not NULL; dot[t] += dy[t] . (x rstd G)[t] where g is not NULL (contraction with g's slice of the tangent) */
     void (*rmsnorm_grad)(ra_backend *b, int64_t rows, int64_t h, const void *x, const void *w, bool plus_one, const void *rstd,
                          const void *dy /* (rows, h) R */, bool accumulate, void *dx /* (rows, h) R */,
-                         void *dw /* (h) R or NULL */, const void *g /* (h) R or NULL */, double *dot /* (rows) host or NULL */);
+                         void *dw /* (h) R or NULL */, const void *g /* (h) R or NULL */, double *dot /* (rows) or NULL */);
 
     /* ---- rope, half-rotation layout, in place: heads of a row lie side by side from x; (x1, x2) <- (x1 c - x2 s, x2 c + x1 s), inverse: s <- -s ---- */
     void (*rope)(ra_backend *b, int64_t rows, int32_t heads, int32_t head_dim, const int32_t *position /* (rows) */,
@@ -145,17 +148,17 @@ struct ra_backend_ops {
     /* ---- the fused head's row operators, one vocabulary block [v0, v0 + nv) at a time; z are raw products, l = softcap tanh(z / softcap) or z ---- */
     /* Running maximum and sum: on the first block maximum = -inf, sum = 0. target_logit[i] is set where target[i] lies in the block. */
     void (*softmax_update)(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z /* (n, nv) R */,
-                           const int32_t *target /* (n) */, double *maximum, double *sum, double *target_logit /* (n) host */);
+                           const int32_t *target /* (n) */, double *maximum, double *sum, double *target_logit /* (n) */);
     /* Greedy choice over blocks in ascending order: the largest raw product and the lowest id that has it. On the first block best = -inf, token = -1; a NaN becomes
      * the best and stays. */
     void (*argmax_update)(ra_backend *b, int64_t n, int64_t nv, int64_t v0, const void *z /* (n, nv) R */, double *best,
-                          int32_t *token /* (n) host */);
+                          int32_t *token /* (n) */);
     /* dz = coefficient[i] (1[v = target[i]] - exp(l - lse[i])) dl/dz */
     void (*softmax_grad)(ra_backend *b, int64_t n, int64_t nv, int64_t v0, double softcap, const void *z, const int32_t *target,
                          const double *lse, const double *coefficient, void *dz /* (n, nv) A */);
     /* Forward KL(p_ref || p): running maximum and sum of the reference's softmax, and weighted[i] = sum_v exp(lr - maximum_ref) (lr - l), rescaled as the maximum moves. */
     void (*kl_update)(ra_backend *b, int64_t n, int64_t nv, double softcap, const void *z, const void *z_ref /* (n, nv) R */,
-                      double *maximum_ref, double *sum_ref, double *weighted /* (n) host */);
+                      double *maximum_ref, double *sum_ref, double *weighted /* (n) */);
     /* dz = coefficient[i] (exp(l - lse[i]) - exp(lr - lse_ref[i])) dl/dz */
     void (*kl_grad)(ra_backend *b, int64_t n, int64_t nv, double softcap, const void *z, const void *z_ref, const double *lse,
                     const double *lse_ref, const double *coefficient, void *dz /* (n, nv) A */);

@@ -17,7 +17,21 @@ typedef struct {
     int32_t *position;   /* (rows) rope positions */
     ra_segment *segment; /* (segments) parents before children; the segments of a tree are consecutive, and so are its rows */
     int32_t *tree_begin; /* (trees + 1) first segment of each tree; a tree is one sample */
+    void *
+        placed; /* the backend's copy of these arrays where its memory is not host memory: ra_backend_ops.place_pack; NULL: none */
+    const int32_t *placed_token, *placed_position; /* token and position in that copy */
 } ra_pack;
+
+/* Token ids and positions where operators may read them. */
+static inline const int32_t *ra_pack_tokens(const ra_pack *pack)
+{
+    return pack->placed ? pack->placed_token : pack->token;
+}
+
+static inline const int32_t *ra_pack_positions(const ra_pack *pack)
+{
+    return pack->placed ? pack->placed_position : pack->position;
+}
 
 /* The rows of tree t are [ra_pack_tree_row(p, t), ra_pack_tree_row(p, t + 1)). */
 static inline int32_t ra_pack_tree_row(const ra_pack *pack, int32_t tree)

@@ -54,7 +54,8 @@ static void layer_backward(ra_model *m, int32_t index, const ra_pack *pack, ra_a
     ra_linear_backward(m, &y->o, rows, l->att, l->u_o, dy, false, acts->datt, acts->du, acts->wide, mode);
     ra_attention attention = ra_attention_of(a, index);
     b->ops->attention_grad(b, pack, &attention, l->qkv, l->att, l->lse, acts->datt, acts->dqkv);
-    b->ops->rope(b, rows, a->heads + a->kv_heads, a->head_dim, pack->position, m->cosine, m->sine, true, acts->dqkv, y->qkv.out);
+    b->ops->rope(b, rows, a->heads + a->kv_heads, a->head_dim, ra_pack_positions(pack), m->cosine, m->sine, true, acts->dqkv,
+                 y->qkv.out);
     bool needed = index > 0 || m->training == RA_TRAIN_FULL; /* nothing below the first layer learns with adapters alone */
     ra_linear_backward(m, &y->qkv, rows, l->n1, l->u_qkv, acts->dqkv, true, needed ? acts->dnarrow : NULL, acts->du, acts->wide,
                        mode);
@@ -67,10 +68,10 @@ void ra_model_backward(ra_model *m, const ra_pack *pack, ra_activations *acts, v
     for (int32_t i = m->arch.layers - 1; i >= 0; i--) layer_backward(m, i, pack, acts, dx, mode);
     if (m->training != RA_TRAIN_FULL) return;
     if (mode->gradient) {
-        b->ops->embed_grad(b, pack->rows, m->arch.hidden, pack->token, m->embedding_scale, dx,
+        b->ops->embed_grad(b, pack->rows, m->arch.hidden, ra_pack_tokens(pack), m->embedding_scale, dx,
                            (char *)mode->gradient + (size_t)m->embedding * b->r_size);
     } else {
         const void *g = (const char *)mode->tangent_a + (size_t)m->embedding * b->a_size;
-        b->ops->embed_dot(b, pack->rows, m->arch.hidden, pack->token, m->embedding_scale, dx, g, mode->dot);
+        b->ops->embed_dot(b, pack->rows, m->arch.hidden, ra_pack_tokens(pack), m->embedding_scale, dx, g, mode->dot);
     }
 }

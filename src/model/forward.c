@@ -74,11 +74,11 @@ static void forward(ra_model *m, const ra_pack *pack, ra_activations *acts, ra_l
     const ra_arch *a = &m->arch;
     int32_t rows = pack->rows;
     const void *table = (const char *)m->w_a + (size_t)m->embedding * b->a_size;
-    b->ops->embed(b, rows, a->hidden, pack->token, m->embedding_scale, table, acts->layer[0].x_in);
+    b->ops->embed(b, rows, a->hidden, ra_pack_tokens(pack), m->embedding_scale, table, acts->layer[0].x_in);
     for (int32_t i = 0; i < a->layers; i++) {
         ra_layer_acts *l = &acts->layer[i];
         ra_attention attention = ra_attention_of(a, i);
-        ra_layer_qkv(m, i, rows, pack->position, acts);
+        ra_layer_qkv(m, i, rows, ra_pack_positions(pack), acts);
         if (hook) hook(context, i, l->qkv);
         if (cache) {
             ra_cached_prefix prefix = {cache->layer[i], cache->slot_stride, cache->value_offset, slot, length};

@@ -1,7 +1,7 @@
 /* The cpu backend's private face: its state, and the tables of its two precisions. */
 #ifndef RA_CPU_H
 #define RA_CPU_H
-#include <realign/backend.h>
+#include "../host.h"
 
 typedef struct ra_cpu_products ra_cpu_products;
 typedef struct ra_cpu_wide ra_cpu_wide;

@@ -2,7 +2,7 @@
  * please a test. A = R = F64, memory is host memory, so that every tensor argument is an array of double. Contracts: <realign/backend.h>. */
 #ifndef RA_BACKEND_REF_H
 #define RA_BACKEND_REF_H
-#include <realign/backend.h>
+#include "../host.h"
 
 /* memory.c */
 void *ra_ref_alloc(ra_backend *b, size_t bytes);
