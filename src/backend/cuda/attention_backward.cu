@@ -2,6 +2,7 @@
  * scores S = Q K^T and dP = dO V^T again: one takes a tile of queries over its keys for dQ, one a tile of keys over all queries that see it, head by
  * head of its group, for dK and dV. With P = exp(S - lse) and D = rowsum(dO o O):  dS = P (dP - D) cap'(S),  dQ = scale dS K,  dK = scale dS^T Q,
  * dV = P^T dO. In both, scores come out of a product in the layout in which the next takes them. */
+#include "attention_number.h"
 #include "attention_tiles.h"
 #include "kernels.h"
 
@@ -268,23 +269,13 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 
 /* ---- D = rowsum(dO o O): a warp for a head of a row ---- */
 
-template <class A> static __device__ __forceinline__ float as_float(A x);
-template <> __device__ __forceinline__ float as_float(float x)
-{
-    return x;
-}
-template <> __device__ __forceinline__ float as_float(bf16 x)
-{
-    return __bfloat162float(x);
-}
-
 template <class A> __global__ void row_products(int64_t n, int head_dim, const A *out, const A *dout, float *delta)
 {
     int64_t i = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (i >= n) return; /* whole warps */
     float sum = 0;
     for (int j = threadIdx.x % 32; j < head_dim; j += 32) sum += as_float(out[i * head_dim + j]) * as_float(dout[i * head_dim + j]);
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) delta[i] = sum;
 }
 
