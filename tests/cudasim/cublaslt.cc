@@ -46,7 +46,6 @@ static float element(const void *matrix, const cudasim_layout *layout, int64_t r
 static std::vector<float> operand(const void *matrix, const cudasim_layout *layout, bool lines_are_columns, int64_t lines, int64_t k, bool tf32)
 {
     std::vector<float> out((size_t)(lines * k));
-#pragma omp parallel for
     for (int64_t line = 0; line < lines; line++) {
         for (int64_t j = 0; j < k; j++) {
             float x = lines_are_columns ? element(matrix, layout, j, line) : element(matrix, layout, line, j);
@@ -201,6 +200,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
     const int64_t k = operation->transposed[0] ? a_layout->rows : a_layout->columns;
     const std::vector<float> left = operand(a, a_layout, operation->transposed[0], m, k, tf32);
     const std::vector<float> right = operand(b, b_layout, !operation->transposed[1], n, k, tf32);
+    std::vector<float> sums((size_t)(m * n)); /* device memory is open to this thread alone */
 #pragma omp parallel for
     for (int64_t j = 0; j < n; j++) {
         for (int64_t i = 0; i < m; i++) {
@@ -208,7 +208,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
             float sum = 0;
 #pragma omp simd reduction(+ : sum)
             for (int64_t l = 0; l < k; l++) sum += x[l] * y[l];
-            sum *= scale;
+            sums[(size_t)(j * m + i)] = scale * sum;
+        }
+    }
+    for (int64_t j = 0; j < n; j++) {
+        for (int64_t i = 0; i < m; i++) {
+            float sum = sums[(size_t)(j * m + i)];
             if (keep != 0) sum += keep * element(d, d_layout, i, j);
             if (d_layout->type == CUDA_R_16BF) {
                 ((__nv_bfloat16 *)d)[i + j * ld] = __float2bfloat16_rn(sum);
