@@ -83,7 +83,9 @@ SIM_CFLAGS  := -Itests/cudasim -DRA_WITH_CUDA
 # Inlined or not, a kernel must not keep an address of thread-local memory over a switch; nothing here has any.
 SIM_CXXFLAGS = -std=c++17 -O2 -g -march=$(ARCH) -fopenmp -fno-math-errno -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-enum-compare $(if $(CI),-Werror) $(SANFLAGS) -Iinclude \
                -Itests/cudasim -Isrc/backend/cuda -MMD -MP
-SIM_OBJ     := $(SIM)/src/backend/registry.o $(CUDA_C:%.c=$(SIM)/%.o) $(CUDA_CU:%=$(SIM)/%.o) \
+SIM_REG     := $(SIM)/src/backend/registry.o
+SIM_LIB     := $(SIM)/libcudasim.a
+SIM_OBJ     := $(CUDA_C:%.c=$(SIM)/%.o) $(CUDA_CU:%=$(SIM)/%.o) \
                $(patsubst %.cc,$(SIM)/%.o,$(sort $(wildcard tests/cudasim/*.cc)))
 SIM_LIBS    := -lboost_context $(CXX_LIBS)
 # Programs of the tests that run once more with the CUDA backend, and the tests of the execution model itself.
@@ -107,17 +109,22 @@ $(SIM)/%.o: %.cc
 	$(call say,C++,$<)
 	$(Q)$(CXX) $(SIM_CXXFLAGS) -c -o $@ $<
 
+$(SIM_LIB): $(SIM_OBJ)
+	@rm -f $@
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
+
 # The library has a registry too; the one that stands before it is taken.
-$(SIM)/realign: $(BUILD)/src/main.o $(SIM_OBJ) $(LIB)
+$(SIM)/realign: $(BUILD)/src/main.o $(SIM_REG) $(SIM_LIB) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(SIM_LIBS) $(ALL_LIBS)
 
-$(SIM_TEST): $(SIM)/%: $(BUILD)/%.o $(TEST_LIB_OBJ) $(SIM_OBJ) $(LIB)
+$(SIM_TEST): $(SIM)/%: $(BUILD)/%.o $(TEST_LIB_OBJ) $(SIM_REG) $(SIM_LIB) $(LIB)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(SIM_LIBS) $(ALL_LIBS)
 
-$(SIM_OWN): $(SIM)/%: $(SIM)/%.o $(patsubst %,$(SIM)/%.o,$(wildcard tests/cuda/*.cu)) $(TEST_LIB_OBJ) $(SIM_OBJ) $(LIB)
+$(SIM_OWN): $(SIM)/%: $(SIM)/%.o $(patsubst %,$(SIM)/%.o,$(wildcard tests/cuda/*.cu)) $(TEST_LIB_OBJ) $(SIM_LIB) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(SIM_LIBS) $(ALL_LIBS)
 
