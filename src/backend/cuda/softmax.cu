@@ -176,7 +176,7 @@ struct gradient {
     const double *lse, *lse_ref, *coefficient;
 };
 
-/* A double as two floats, for l - lse at the precision of l; an infinite one has no rest. */
+/* A double as two floats, so that l - lse is off by a float's rounding of the difference alone; an infinite one has no rest. */
 struct split {
     float high, low;
     __device__ explicit split(double x) : high((float)x), low(high - high == 0.0f ? (float)(x - (double)high) : 0.0f)
