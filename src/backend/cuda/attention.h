@@ -46,40 +46,23 @@ struct attention_span {
     int low, high;
 };
 
-/* A tile of queries over its keys: the prefix in the cache, the tile's own run, then its other ancestors, STEP keys at a time. The head's keys and
- * values of row r of the range are at k + r * stride and v + r * stride. */
+/* A tile of queries over its keys: the prefix in the cache, the tile's own run, then its other ancestors, STEP keys at a time. Holds as little as it
+ * can, as it lives in registers beside the sums. */
 template <class A, int STEP> struct key_walk {
-    const A *k, *v;
-    int64_t stride;
+    const A *k; /* row 0 of the range, of this head */
     int at, end; /* this tile: rows [at, min(at + STEP, end)) of the range; at == end: there is none */
-    int shift;   /* position(q) - position(k) = q - k + shift */
-    bool causal;
-    int next;
 
-    const ra_attention_piece *piece;
-    const A *pack_k, *pack_v;
-    int64_t pack_stride;
-    int own, row, last, window;
-
-    __device__ key_walk(const ra_attention_plan &plan, const attention_call &call, const attention_prefix<A> &prefix, const A *qkv,
-                        int kv, int tile_piece, int tile_row, int tile_end)
-        : causal(false), next(tile_piece), piece(plan.piece), pack_stride(call.width), own(tile_piece), row(tile_row), last(tile_end),
-          window(call.window)
+    __device__ key_walk(const ra_attention_plan &in_plan, const attention_call &of_call, const attention_prefix<A> &with_prefix,
+                        const A *of_qkv, int of_kv, const ra_attention_tile &of_tile)
+        : k(of_qkv), at(0), end(0), plan(in_plan), call(of_call), prefix(with_prefix), qkv(of_qkv), tile(of_tile), kv(of_kv), shift(0),
+          next(of_tile.piece), in_pack(false)
     {
-        pack_k = qkv + (int64_t)(call.heads + kv) * call.head_dim;
-        pack_v = pack_k + (int64_t)call.kv_heads * call.head_dim;
-        at = end = shift = 0;
-        k = pack_k;
-        v = pack_v;
-        stride = pack_stride;
         if (prefix.cache) {
-            int tree = piece[own].tree;
-            k = prefix.cache + prefix.slot[tree] * prefix.slot_stride + (int64_t)kv * call.head_dim;
-            v = k + prefix.value_offset;
-            stride = (int64_t)call.kv_heads * call.head_dim;
-            shift = piece[own].shift;
-            end = prefix.length[tree];
-            if (window) at = max(0, row + shift - window + 1);
+            const ra_attention_piece &own = plan.piece[tile.piece];
+            k = prefix.cache + prefix.slot[own.tree] * prefix.slot_stride + (int64_t)kv * call.head_dim;
+            shift = own.shift;
+            end = prefix.length[own.tree];
+            if (call.window) at = max(0, tile.row + shift - call.window + 1);
         }
         open();
     }
@@ -89,41 +72,47 @@ template <class A, int STEP> struct key_walk {
         at += STEP;
         open();
     }
+    /* Elements between the rows of the range, and from a row's key to its value. */
+    __device__ int64_t stride() const { return in_pack ? call.width : (int64_t)call.kv_heads * call.head_dim; }
+    __device__ const A *v() const { return k + (in_pack ? (int64_t)call.kv_heads * call.head_dim : prefix.value_offset); }
     __device__ attention_span seen_by(int q) const
     {
-        return {window ? q + shift - window + 1 - at : -1, (causal ? min(end, q + 1) : end) - at};
+        return {call.window ? q + shift - call.window + 1 - at : -1, (in_pack ? min(end, q + 1) : end) - at};
     }
 
   private:
+    const ra_attention_plan &plan;
+    const attention_call &call;
+    const attention_prefix<A> &prefix;
+    const A *const &qkv;
+    const ra_attention_tile &tile;
+    int kv, shift, next; /* position(q) - position(k) = q - k + shift; the piece of the next range */
+    bool in_pack;        /* no longer in the prefix, all of which is seen */
+
     /* To the next range that is not empty, where this one is done. */
     __device__ void open()
     {
         while (at >= end && next >= 0) {
-            ra_attention_range range = ra_attention_keys(piece, own, next, row, last, window);
-            k = pack_k;
-            v = pack_v;
-            stride = pack_stride;
+            ra_attention_range range = ra_attention_keys(plan.piece, tile.piece, next, tile.row, tile.end, call.window);
             at = range.begin;
             end = range.end;
             shift = range.shift;
             next = range.next;
-            causal = true;
+            if (!in_pack) k = qkv + (int64_t)(call.heads + kv) * call.head_dim;
+            in_pack = true;
         }
-        if (at >= end) at = end;
+        at = min(at, end);
     }
 };
 
 /* A tile of keys over the queries that see it, once for each head of its group. */
 template <int STEP> struct query_walk {
     int head;
-    int at, end, shift, next;
+    int at, end;
 
-    const ra_attention_piece *piece;
-    int own, row, last, window, last_head;
-
-    __device__ query_walk(const ra_attention_plan &plan, const attention_call &call, int kv, int tile_piece, int tile_row, int tile_end)
-        : head(kv * call.group), at(0), end(0), shift(0), next(tile_piece), piece(plan.piece), own(tile_piece), row(tile_row),
-          last(tile_end), window(call.window), last_head((kv + 1) * call.group - 1)
+    __device__ query_walk(const ra_attention_plan &in_plan, const attention_call &of_call, int kv, const ra_attention_tile &of_tile)
+        : head(kv * of_call.group), at(0), end(0), plan(in_plan), call(of_call), tile(of_tile), last_head(head + of_call.group - 1),
+          shift(0), next(of_tile.piece)
     {
         open();
     }
@@ -135,25 +124,29 @@ template <int STEP> struct query_walk {
     }
     __device__ attention_span seen_by(int k) const
     {
-        return {k - at, (window ? min(end, k + window - shift) : end) - at};
+        return {k - at, (call.window ? min(end, k + call.window - shift) : end) - at};
     }
 
   private:
+    const ra_attention_plan &plan;
+    const attention_call &call;
+    const ra_attention_tile &tile;
+    int last_head, shift, next;
+
     __device__ void open()
     {
-        while (at >= end) {
+        while (at >= end && (next >= 0 || head < last_head)) {
             if (next < 0) {
-                if (head == last_head) break;
                 head++;
-                next = own;
+                next = tile.piece;
             }
-            ra_attention_range range = ra_attention_queries(piece, own, next, row, last, window);
+            ra_attention_range range = ra_attention_queries(plan.piece, tile.piece, next, tile.row, tile.end, call.window);
             at = range.begin;
             end = range.end;
             shift = range.shift;
             next = range.next;
         }
-        if (at >= end) at = end;
+        at = min(at, end);
     }
 };
 

@@ -2,57 +2,21 @@
  * walks over the tiles of their keys with a running maximum and sum of the softmax (Dao, "FlashAttention-2", 2023). Values are copied in while the
  * scores are made, the next keys while the values are summed. A warp passes over tiles that none of its rows sees. Everything else goes to
  * attention_simple.cu. */
-#include "attention.h"
+#include "attention_tiles.h"
 #include "kernels.h"
-#include "mma.h"
 
 typedef __nv_bfloat16 bf16;
 
 /* Rows of a block: WARPS * STRIPS * 16; registers hold STRIPS * 16 rows of sums in D columns a warp. */
 template <int D, int WARPS, int STRIPS, int KEYS> struct forward_tiles {
     enum { ROWS = WARPS * STRIPS * 16, THREADS = WARPS * 32, SHARED_BYTES = (ROWS + 2 * KEYS) * D * 2 };
-    static_assert(ROWS == RA_ATTENTION_TILE, "a block takes a whole tile of the plan");
+    static_assert((int)ROWS == (int)RA_ATTENTION_TILE, "a block takes a whole tile of the plan");
 };
 
 /* Running maximum, in units of log 2, and this lane's part of the sum, of rows g and g + 8. */
 struct running_softmax {
     float maximum[2], sum[2];
 };
-
-/* Raw products to scores in units of log 2. */
-template <int N> static __device__ __forceinline__ void scale_scores(float (&s)[N][4], const attention_call &call)
-{
-    if (call.softcap > 0) {
-        float in = call.scale * 2 * RA_LOG2E / call.softcap, out = call.softcap * RA_LOG2E;
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) s[n][i] = out * (1 - __fdividef(2, 1 + mma_exp2(s[n][i] * in))); /* tanh */
-        }
-        return;
-    }
-    float scale = call.scale * RA_LOG2E;
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) s[n][i] *= scale;
-    }
-}
-
-/* -inf where rows g and g + 8 do not see. */
-template <int N, class W> static __device__ __forceinline__ void mask_scores(float (&s)[N][4], const W &walk, int first_row)
-{
-    int lane = threadIdx.x % 32;
-    attention_span seen[2] = {walk.seen_by(first_row + lane / 4), walk.seen_by(first_row + lane / 4 + 8)};
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int column = 8 * n + 2 * (lane % 4) + i % 2;
-            if (column < seen[i / 2].low || column >= seen[i / 2].high) s[n][i] = -INFINITY;
-        }
-    }
-}
 
 /* Scores to exp(score - maximum); the sums so far follow the maximum where it rises. */
 template <int N, int D>
@@ -85,8 +49,8 @@ static __device__ __forceinline__ void update_softmax(float (&s)[N][4], running_
     }
 }
 
-template <int D, int WARPS, int STRIPS, int KEYS>
-__global__ void __launch_bounds__(WARPS * 32)
+template <int D, int WARPS, int STRIPS, int KEYS, int BLOCKS /* at a time on a multiprocessor, as registers go */>
+__global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     forward_kernel(ra_attention_plan plan, attention_call call, attention_prefix<bf16> prefix, const bf16 *qkv, bf16 *out, float *lse)
 {
     typedef forward_tiles<D, WARPS, STRIPS, KEYS> T;
@@ -97,41 +61,41 @@ __global__ void __launch_bounds__(WARPS * 32)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int first = tile.row + warp * STRIPS * 16, last = min(first + STRIPS * 16, tile.end) - 1; /* this warp's rows */
 
-    key_walk<bf16, KEYS> walk(plan, call, prefix, qkv, kv, tile.piece, tile.row, tile.end);
+    key_walk<bf16, KEYS> walk(plan, call, prefix, qkv, kv, tile);
     tile_fetch<D, T::ROWS, T::THREADS>(q_tile, qkv + (int64_t)head * D, call.width, tile.row, tile.end);
-    tile_fetch<D, KEYS, T::THREADS>(k_tile, walk.k, walk.stride, walk.at, walk.end);
+    tile_fetch<D, KEYS, T::THREADS>(k_tile, walk.k, walk.stride(), walk.at, walk.end);
     mma_copy_commit();
     ra_shared_ptr<bf16> own_q = q_tile + warp * STRIPS * 16 * D;
     float o[STRIPS][D / 8][4];
     running_softmax running[STRIPS];
 #pragma unroll
-    for (int s = 0; s < STRIPS; s++) {
-        running[s] = {{-INFINITY, -INFINITY}, {0, 0}};
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) o[s][n][0] = o[s][n][1] = o[s][n][2] = o[s][n][3] = 0;
-    }
+    for (int s = 0; s < STRIPS; s++) running[s] = {{-INFINITY, -INFINITY}, {0, 0}};
+    clear_sums(o);
     while (walk.live()) {
         bool seen = first <= last && !attention_none(walk, first, last, KEYS);
-        float p[STRIPS][KEYS / 8][4];
+        uint32_t p[STRIPS][KEYS / 16][4];
         mma_copy_wait();
         __syncthreads(); /* the keys are here, and every warp has left the values */
-        tile_fetch<D, KEYS, T::THREADS>(v_tile, walk.v, walk.stride, walk.at, walk.end);
+        tile_fetch<D, KEYS, T::THREADS>(v_tile, walk.v(), walk.stride(), walk.at, walk.end);
         mma_copy_commit();
         if (seen) {
-            tile_product_rows<D, STRIPS, KEYS>(p, own_q, k_tile);
+            float scores[STRIPS][KEYS / 8][4];
+            clear_sums(scores);
+            tile_product_rows<D, STRIPS, KEYS>(scores, own_q, k_tile);
             bool masked = !attention_all(walk, first, last, KEYS);
 #pragma unroll
             for (int s = 0; s < STRIPS; s++) {
-                scale_scores(p[s], call);
-                if (masked) mask_scores(p[s], walk, first + 16 * s);
-                update_softmax(p[s], running[s], o[s]);
+                scale_scores(scores[s], call);
+                if (masked) mask_scores(scores[s], walk, first + 16 * s, 0);
+                update_softmax(scores[s], running[s], o[s]);
+                tile_round<KEYS>(p[s], scores[s]);
             }
         }
         walk.advance();
         mma_copy_wait();
         __syncthreads(); /* the values are here, and every warp has left the keys */
         if (walk.live()) {
-            tile_fetch<D, KEYS, T::THREADS>(k_tile, walk.k, walk.stride, walk.at, walk.end);
+            tile_fetch<D, KEYS, T::THREADS>(k_tile, walk.k, walk.stride(), walk.at, walk.end);
             mma_copy_commit();
         }
         if (seen) tile_product_add<D, STRIPS, KEYS>(o, p, v_tile);
@@ -155,13 +119,13 @@ __global__ void __launch_bounds__(WARPS * 32)
     }
 }
 
-template <int D, int WARPS, int STRIPS, int KEYS>
+template <int D, int WARPS, int STRIPS, int KEYS, int BLOCKS>
 static void launch(cudaStream_t stream, const ra_attention_plan *plan, const attention_call &call, const attention_prefix<bf16> &prefix,
                    const bf16 *qkv, bf16 *out, float *lse)
 {
     typedef forward_tiles<D, WARPS, STRIPS, KEYS> T;
-    RA_CUDA(cudaFuncSetAttribute(forward_kernel<D, WARPS, STRIPS, KEYS>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::SHARED_BYTES));
-    RA_LAUNCH((forward_kernel<D, WARPS, STRIPS, KEYS>), (unsigned)plan->tiles * (unsigned)call.heads, T::THREADS, T::SHARED_BYTES, stream,
+    RA_CUDA(cudaFuncSetAttribute(forward_kernel<D, WARPS, STRIPS, KEYS, BLOCKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::SHARED_BYTES));
+    RA_LAUNCH((forward_kernel<D, WARPS, STRIPS, KEYS, BLOCKS>), (unsigned)plan->tiles * (unsigned)call.heads, T::THREADS, T::SHARED_BYTES, stream,
               *plan, call, prefix, qkv, out, lse);
 }
 
@@ -176,19 +140,19 @@ static bool aligned(const void *p)
 }
 
 void ra_cuda_attention(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,
-                       const ra_cached_prefix *prefix, const void *qkv, void *out, float *lse)
+                       const ra_cached_prefix *prefix, const void *qkv, void *out, void *lse)
 {
     if (plan->tiles == 0) return;
     bool aligned_prefix = !prefix || (aligned(prefix->cache) && prefix->slot_stride % 8 == 0 && prefix->value_offset % 8 == 0);
     if (!attention_has_tiles(a, shape->head_dim) || !aligned(qkv) || !aligned(out) || !aligned_prefix) {
-        attention_simple(stream, a, plan, shape, prefix, qkv, out, lse);
+        attention_simple(stream, a, plan, shape, prefix, qkv, out, (float *)lse);
         return;
     }
     attention_call call = attention_call_of(shape);
     attention_prefix<bf16> given = attention_prefix_of<bf16>(prefix);
     switch (shape->head_dim) {
-        case 64: launch<64, 4, 2, 64>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, lse); break;
-        case 128: launch<128, 4, 2, 64>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, lse); break;
-        case 256: launch<256, 8, 1, 64>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, lse); break;
+        case 64: launch<64, 4, 2, 64, 2>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
+        case 128: launch<128, 4, 2, 64, 2>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
+        case 256: launch<256, 8, 1, 64, 1>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
     }
 }

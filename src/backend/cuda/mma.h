@@ -21,6 +21,21 @@ static __device__ __forceinline__ uint32_t mma_pack(float x, float y)
     return bits;
 }
 
+/* This thread's number, in a way that keeps the compiler from making addresses of it once and for all: in a loop they would fill the registers. */
+static __device__ __forceinline__ int mma_thread()
+{
+    int thread = threadIdx.x;
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(thread));
+#endif
+    return thread;
+}
+
+static __device__ __forceinline__ int mma_lane()
+{
+    return mma_thread() % 32;
+}
+
 /* 2^x, to two units in the last place; a result below the least normal number is 0. */
 static __device__ __forceinline__ float mma_exp2(float x)
 {
@@ -132,33 +147,28 @@ template <int D> static __device__ __forceinline__ int tile_place(int row, int c
     return row * D + ((chunk ^ (row & 7)) << 3);
 }
 
-/* Rows [first, first + ROWS) of a matrix into a tile, zeros from row `end` on; a block of THREADS threads. first < end. */
+/* Rows [first, first + ROWS) of a matrix into a tile, zeros from row `end` on; a block of THREADS threads. */
 template <int D, int ROWS, int THREADS>
 static __device__ __forceinline__ void tile_fetch(ra_shared_ptr<__nv_bfloat16> tile, const __nv_bfloat16 *matrix, int64_t stride,
                                                   int first, int end)
 {
     enum { CHUNKS = D / 8, STEP = THREADS / CHUNKS };
     static_assert(THREADS % CHUNKS == 0 && ROWS % STEP == 0, "every thread copies one chunk of each STEP-th row");
-    int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
-    const __nv_bfloat16 *from = matrix + first * stride + chunk * 8;
-#pragma unroll
-    for (int i = 0; i < ROWS / STEP; i++, row += STEP) {
+    int thread = mma_thread(), chunk = thread % CHUNKS, row = thread / CHUNKS;
+    const __nv_bfloat16 *from = matrix + (int64_t)(first + row) * stride + chunk * 8;
+#pragma unroll 1 /* unrolled, the addresses take registers that the sums need */
+    for (; row < ROWS; row += STEP, from += STEP * stride) {
         bool valid = first + row < end;
-        mma_copy(tile + tile_place<D>(row, chunk), from + (valid ? row : 0) * stride, valid);
+        mma_copy(tile + tile_place<D>(row, chunk), valid ? from : matrix, valid);
     }
 }
 
-/* c = X Y^T, X: STRIPS x 16 rows of one tile, Y: COLUMNS rows of another, both D wide. */
+/* c += X Y^T, X: STRIPS x 16 rows of one tile, Y: COLUMNS rows of another, both D wide. */
 template <int D, int STRIPS, int COLUMNS>
 static __device__ __forceinline__ void tile_product_rows(float (&c)[STRIPS][COLUMNS / 8][4], ra_shared_ptr<__nv_bfloat16> x,
                                                          ra_shared_ptr<__nv_bfloat16> y)
 {
-    int lane = threadIdx.x % 32, matrix = lane / 8, row = lane % 8;
-#pragma unroll
-    for (int s = 0; s < STRIPS; s++) {
-#pragma unroll
-        for (int n = 0; n < COLUMNS / 8; n++) c[s][n][0] = c[s][n][1] = c[s][n][2] = c[s][n][3] = 0;
-    }
+    int lane = mma_lane(), matrix = lane / 8, row = lane % 8;
 #pragma unroll
     for (int k = 0; k < D / 16; k++) {
         uint32_t a[STRIPS][4];
@@ -177,29 +187,33 @@ static __device__ __forceinline__ void tile_product_rows(float (&c)[STRIPS][COLU
     }
 }
 
-/* c += P Y, P: STRIPS x 16 rows in registers as a product left them, rounded to bf16 here; Y: COLUMNS rows of a tile D wide. */
-template <int D, int STRIPS, int COLUMNS>
-static __device__ __forceinline__ void tile_product_add(float (&c)[STRIPS][D / 8][4], const float (&p)[STRIPS][COLUMNS / 8][4],
-                                                        ra_shared_ptr<__nv_bfloat16> y)
+/* A strip that a product left in registers, rounded to be the left side of the next. */
+template <int COLUMNS>
+static __device__ __forceinline__ void tile_round(uint32_t (&a)[COLUMNS / 16][4], const float (&c)[COLUMNS / 8][4])
 {
-    int lane = threadIdx.x % 32, matrix = lane / 8, row = lane % 8;
 #pragma unroll
     for (int k = 0; k < COLUMNS / 16; k++) {
-        uint32_t a[STRIPS][4];
 #pragma unroll
-        for (int s = 0; s < STRIPS; s++) {
+        for (int i = 0; i < 4; i++) a[k][i] = mma_pack(c[2 * k + i / 2][2 * (i % 2)], c[2 * k + i / 2][2 * (i % 2) + 1]);
+    }
+}
+
+/* c += P Y, P: STRIPS x 16 rows in registers; Y: COLUMNS rows of a tile D wide. */
+template <int D, int STRIPS, int COLUMNS>
+static __device__ __forceinline__ void tile_product_add(float (&c)[STRIPS][D / 8][4], const uint32_t (&p)[STRIPS][COLUMNS / 16][4],
+                                                        ra_shared_ptr<__nv_bfloat16> y)
+{
+    int lane = mma_lane(), matrix = lane / 8, row = lane % 8;
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                a[s][i] = mma_pack(p[s][2 * k + i / 2][2 * (i % 2)], p[s][2 * k + i / 2][2 * (i % 2) + 1]);
-        }
+    for (int k = 0; k < COLUMNS / 16; k++) {
 #pragma unroll
         for (int n = 0; n < D / 16; n++) {
             uint32_t b[4];
             mma_load_transposed(b, y + tile_place<D>(16 * k + 8 * (matrix % 2) + row, 2 * n + matrix / 2));
 #pragma unroll
             for (int s = 0; s < STRIPS; s++) {
-                mma_multiply(c[s][2 * n], a[s], b[0], b[1]);
-                mma_multiply(c[s][2 * n + 1], a[s], b[2], b[3]);
+                mma_multiply(c[s][2 * n], p[s][k], b[0], b[1]);
+                mma_multiply(c[s][2 * n + 1], p[s][k], b[2], b[3]);
             }
         }
     }
@@ -211,7 +225,7 @@ template <int D>
 static __device__ __forceinline__ void tile_store(const float (&c)[D / 8][4], const float (&factor)[2], ra_shared_ptr<__nv_bfloat16> tile,
                                                   __nv_bfloat16 *matrix, int64_t stride, int rows)
 {
-    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    int lane = mma_lane(), g = lane / 4, t = lane % 4;
     __syncwarp();
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
