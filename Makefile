@@ -168,8 +168,9 @@ run:
 # T=words runs only the test files whose names contain one of them.
 test:
 	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test browser
-	@$(MAKE) --no-print-directory all tests
-	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) tests/run.sh $(T)
+	@$(MAKE) --no-print-directory all tests cudasim-tests
+	@$(if $(if $(T),$(findstring cuda,$(T)),all),! command -v $(NVCC) >/dev/null || $(MAKE) --no-print-directory -k CUDA=1 BUILD=build-cuda cuda-objects || true)
+	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) NVCC='$(NVCC)' tests/run.sh $(T)
 
 bench:
 	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test
