@@ -278,6 +278,12 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
     return cudaMemset(memory, value, bytes);
 }
 
+cudaError_t cudaMemset2DAsync(void *memory, size_t pitch, int value, size_t width, size_t height, cudaStream_t)
+{
+    for (size_t row = 0; row < height; row++) cudaMemset((char *)memory + row * pitch, value, width);
+    return cudaSuccess;
+}
+
 cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribute, int value)
 {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;

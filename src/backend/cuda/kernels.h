@@ -4,11 +4,29 @@
  * the same stream may use again. Nothing is launched where there are no rows or no columns. */
 #ifndef RA_CUDA_KERNELS_H
 #define RA_CUDA_KERNELS_H
+#include "attention_plan.h"
+
 #include <cuda_runtime_api.h>
 #ifdef __cplusplus
 extern "C" {
 #endif
 #include <realign/backend.h>
+
+/* attention_*.cu; the plan's image is device memory, its counts are the host's. The workspaces hold floats. */
+/* attention, where `prefix` is NULL, and attention_prefixed, where `lse` is NULL */
+void ra_cuda_attention(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,
+                       const ra_cached_prefix *prefix, const void *qkv, void *out, void *lse);
+void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, int32_t rows, const ra_attention *shape,
+                            const void *qkv, const void *out, const void *lse, const void *dout, void *dqkv, void *workspace,
+                            size_t bytes);
+size_t ra_cuda_attention_grad_workspace(int32_t rows, const ra_attention *shape); /* 4 bytes a row and head */
+void ra_cuda_cache_store(cudaStream_t stream, ra_dtype a, int32_t rows, const ra_attention *shape, const void *qkv, int64_t ldq,
+                         const int32_t *slot, const int32_t *position, void *cache, int64_t slot_stride, int64_t value_offset);
+/* No sequence is longer than the positions between the keys and the values of a slot. */
+void ra_cuda_attention_cached(cudaStream_t stream, ra_dtype a, int32_t rows, const ra_attention *shape, const void *q, int64_t ldq,
+                              const void *cache, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
+                              const int32_t *length, void *out, void *workspace, size_t bytes);
+size_t ra_cuda_attention_cached_workspace(int32_t rows, const ra_attention *shape, int64_t value_offset);
 
 /* cast.cu */
 void ra_cuda_cast_to_a(cudaStream_t stream, ra_dtype a, int64_t n, const void *x, void *y);
