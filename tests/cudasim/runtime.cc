@@ -192,6 +192,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return cudaSuccess;
 }
 
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    return cudaStreamSynchronize(stream);
+}
+
 cudaError_t cudaDeviceSynchronize(void)
 {
     for (cudaStream_t stream : streams) end_copies(stream, stream->copies.size());
