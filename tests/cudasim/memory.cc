@@ -36,7 +36,9 @@ static const std::pair<const uintptr_t, allocation> *allocation_before(const voi
     return after == allocations.begin() ? NULL : &*std::prev(after);
 }
 
-static void on_fault(int signal_number, siginfo_t *info, void *)
+static struct sigaction before; /* whose turn it is when a fault is not ours */
+
+static void on_fault(int, siginfo_t *info, void *)
 {
     uintptr_t at = (uintptr_t)info->si_addr;
     const auto *near = allocation_before(info->si_addr);
@@ -50,7 +52,7 @@ static void on_fault(int signal_number, siginfo_t *info, void *)
         }
         fail("global memory at %p: %lld bytes past the end of an allocation of %zu bytes", info->si_addr, past, near->second.bytes);
     }
-    signal(signal_number, SIG_DFL); /* not ours: the instruction is run again and the program ends as it would have */
+    sigaction(SIGSEGV, &before, NULL); /* not ours: the instruction is run again, and faults for whom it would have without us */
 }
 
 static void prepare()
@@ -62,14 +64,21 @@ static void prepare()
     alternative.ss_sp = stack;
     alternative.ss_size = sizeof stack;
     sigaltstack(&alternative, NULL);
-    struct sigaction action = {};
+}
+
+/* Again and again, as others (cmocka) do the same. */
+static void watch_faults()
+{
+    struct sigaction action = {}, old;
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGSEGV, &action, &old);
+    if (!(old.sa_flags & SA_SIGINFO) || old.sa_sigaction != on_fault) before = old;
 }
 
 void open_device_memory()
 {
+    watch_faults();
     if (opened++ == 0 && protection_key >= 0) pkey_set(protection_key, 0);
 }
 
@@ -107,6 +116,7 @@ static size_t used;
 extern "C" cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
     prepare();
+    watch_faults();
     *memory = NULL;
     if (bytes == 0) return cudaSuccess;
     if (bytes > device_bytes() || used > device_bytes() - bytes) return cudaErrorMemoryAllocation;

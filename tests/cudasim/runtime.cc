@@ -192,6 +192,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return cudaSuccess;
 }
 
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    return cudaStreamSynchronize(stream);
+}
+
 cudaError_t cudaDeviceSynchronize(void)
 {
     for (cudaStream_t stream : streams) end_copies(stream, stream->copies.size());
@@ -271,6 +276,12 @@ cudaError_t cudaMemset(void *memory, int value, size_t bytes)
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
 {
     return cudaMemset(memory, value, bytes);
+}
+
+cudaError_t cudaMemset2DAsync(void *memory, size_t pitch, int value, size_t width, size_t height, cudaStream_t)
+{
+    for (size_t row = 0; row < height; row++) cudaMemset((char *)memory + row * pitch, value, width);
+    return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribute, int value)

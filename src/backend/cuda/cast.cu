@@ -78,7 +78,7 @@ enum { SLICE_BLOCK = 128, MOST_SLICES = 256, LEAST_ROWS = 8 };
 int slices_of(int64_t rows)
 {
     int64_t slices = (rows + LEAST_ROWS - 1) / LEAST_ROWS;
-    return (int)(slices < MOST_SLICES ? slices : MOST_SLICES);
+    return slices < MOST_SLICES ? (int)slices : (int)MOST_SLICES;
 }
 
 template <class A, int N>

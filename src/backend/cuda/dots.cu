@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(PART_BLOCK) add_parts_kernel(int parts, const 
 int parts_of(int64_t n)
 {
     int64_t each = (int64_t)PART_BLOCK * WIDE_R, parts = (n + each - 1) / each;
-    return (int)(parts < PARTS ? parts : PARTS);
+    return parts < PARTS ? (int)parts : (int)PARTS;
 }
 
 } // namespace

@@ -83,6 +83,9 @@ size_t ra_cuda_rmsnorm_grad_workspace(int64_t rows, int64_t h); /* 8.3 MiB for h
 /* optimiser.cu */
 void ra_cuda_adamw(cudaStream_t stream, ra_dtype a, int64_t n, const ra_adamw *h, const void *g, void *m, void *v, void *w);
 
+/* peer_sum.cu: values[i] <- the sum over r of part[r < mine ? r : r - 1][i], values[i] itself for r = mine; parts are `stride` floats apart */
+void ra_cuda_sum_parts(cudaStream_t stream, int64_t n, int parts, int mine, const float *part, int64_t stride, float *values);
+
 /* rope.cu */
 void ra_cuda_rope(cudaStream_t stream, ra_dtype a, int64_t rows, int32_t heads, int32_t head_dim, const int32_t *position,
                   const void *cosine, const void *sine, bool inverse, void *x, int64_t ldx);
