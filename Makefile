@@ -82,7 +82,7 @@ SIM         := $(BUILD)/cudasim
 SIM_CFLAGS  := -Itests/cudasim -DRA_WITH_CUDA
 # Inlined or not, a kernel must not keep an address of thread-local memory over a switch; nothing here has any.
 SIM_CXXFLAGS = -std=c++17 -O2 -g -march=$(ARCH) -fopenmp -fno-math-errno -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-enum-compare $(if $(CI),-Werror) $(SANFLAGS) -Iinclude \
-               -Itests/cudasim -Isrc/backend/cuda -MMD -MP
+               -Itests/cudasim -Isrc/backend/cuda $(PKG_CFLAGS) -DOMPI_SKIP_MPICXX -MMD -MP
 SIM_REG     := $(SIM)/src/backend/registry.o
 SIM_LIB     := $(SIM)/libcudasim.a
 SIM_OBJ     := $(CUDA_C:%.c=$(SIM)/%.o) $(CUDA_CU:%=$(SIM)/%.o) \
