@@ -81,8 +81,8 @@ cuda-objects: $(CUDA_CU:%=$(BUILD)/%.o)
 SIM         := $(BUILD)/cudasim
 SIM_CFLAGS  := -Itests/cudasim -DRA_WITH_CUDA
 # Inlined or not, a kernel must not keep an address of thread-local memory over a switch; nothing here has any.
-SIM_CXXFLAGS = -std=c++17 -O2 -g -march=$(ARCH) -fopenmp -fno-math-errno -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-enum-compare $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) \
-               -Itests/cudasim -Isrc/backend/cuda -MMD -MP
+SIM_CXXFLAGS = -std=c++17 -O2 -g -march=$(ARCH) -fopenmp -fno-math-errno -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-enum-compare $(if $(CI),-Werror) $(SANFLAGS) -Iinclude \
+               -Itests/cudasim -Isrc/backend/cuda $(PKG_CFLAGS) -DOMPI_SKIP_MPICXX -MMD -MP
 SIM_REG     := $(SIM)/src/backend/registry.o
 SIM_LIB     := $(SIM)/libcudasim.a
 SIM_OBJ     := $(CUDA_C:%.c=$(SIM)/%.o) $(CUDA_CU:%=$(SIM)/%.o) \
@@ -168,8 +168,9 @@ run:
 # T=words runs only the test files whose names contain one of them.
 test:
 	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test browser
-	@$(MAKE) --no-print-directory all tests
-	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) tests/run.sh $(T)
+	@$(MAKE) --no-print-directory all tests cudasim-tests
+	@$(if $(if $(T),$(findstring cuda,$(T)),all),! command -v $(NVCC) >/dev/null || $(MAKE) --no-print-directory -k CUDA=1 BUILD=build-cuda cuda-objects || true)
+	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) NVCC='$(NVCC)' tests/run.sh $(T)
 
 bench:
 	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test

@@ -4,9 +4,6 @@
 #include "execution.h"
 #include "memory.h"
 
-/* MPI's C interface, without the C++ one of old */
-#define OMPI_SKIP_MPICXX 1
-#define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 #include <vector>
 

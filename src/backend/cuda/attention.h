@@ -55,9 +55,11 @@ template <class A, int STEP> struct key_walk {
     __device__ key_walk(const ra_attention_plan &in_plan, const attention_call &of_call, const attention_prefix<A> &with_prefix,
                         const A *of_qkv, int of_kv, const ra_attention_tile &of_tile)
         : k(of_qkv), at(0), end(0), plan(in_plan), call(of_call), prefix(with_prefix), qkv(of_qkv), tile(of_tile), kv(of_kv), shift(0),
-          next(of_tile.piece), in_pack(false)
+          next(of_tile.piece), in_pack(!with_prefix.cache)
     {
-        if (prefix.cache) {
+        if (in_pack) {
+            k = keys_in_pack();
+        } else {
             const ra_attention_piece &own = plan.piece[tile.piece];
             k = prefix.cache + prefix.slot[own.tree] * prefix.slot_stride + (int64_t)kv * call.head_dim;
             shift = own.shift;
@@ -89,6 +91,7 @@ template <class A, int STEP> struct key_walk {
     int kv, shift, next; /* position(q) - position(k) = q - k + shift; the piece of the next range */
     bool in_pack;        /* no longer in the prefix, all of which is seen */
 
+    __device__ const A *keys_in_pack() const { return qkv + (int64_t)(call.heads + kv) * call.head_dim; }
     /* To the next range that is not empty, where this one is done. */
     __device__ void open()
     {
@@ -98,7 +101,7 @@ template <class A, int STEP> struct key_walk {
             end = range.end;
             shift = range.shift;
             next = range.next;
-            if (!in_pack) k = qkv + (int64_t)(call.heads + kv) * call.head_dim;
+            if (!in_pack) k = keys_in_pack();
             in_pack = true;
         }
         at = min(at, end);

@@ -2,6 +2,7 @@
  * scores S = Q K^T and dP = dO V^T again: one takes a tile of queries over its keys for dQ, one a tile of keys over all queries that see it, head by
  * head of its group, for dK and dV. With P = exp(S - lse) and D = rowsum(dO o O):  dS = P (dP - D) cap'(S),  dQ = scale dS K,  dK = scale dS^T Q,
  * dV = P^T dO. In both, scores come out of a product in the layout in which the next takes them. */
+#include "attention_number.h"
 #include "attention_tiles.h"
 #include "kernels.h"
 
@@ -34,89 +35,99 @@ static __device__ __forceinline__ void score_gradients(float (&s)[N][4], float (
     }
 }
 
-struct row_constants { /* of rows g and g + 8 */
-    float lse[2], delta[2];
-    __device__ __forceinline__ float2 of(int, int i) const { return make_float2(lse[i / 2], delta[i / 2]); }
+/* lse and D side by side in shared memory, of a strip's rows or of the columns. */
+struct row_constants {
+    ra_shared_ptr<float2> first;
+    __device__ __forceinline__ float2 of(int, int i) const { return first[mma_lane() / 4 + 8 * (i / 2)]; }
 };
 
-struct column_constants { /* of the columns from `first` on, in shared memory */
+struct column_constants {
     ra_shared_ptr<float2> first;
-    __device__ __forceinline__ float2 of(int n, int i) const { return first[8 * n + 2 * (int)(threadIdx.x % 4) + i % 2]; }
+    __device__ __forceinline__ float2 of(int n, int i) const { return first[8 * n + 2 * (mma_lane() % 4) + i % 2]; }
 };
+
+/* {lse in units of log 2, D} of a head's rows from `first` on, one a thread. */
+static __device__ __forceinline__ void fetch_constants(ra_shared_ptr<float2> to, int rows, const attention_call &call, int head,
+                                                       const float *lse, const float *delta, int first, int end)
+{
+    int row = threadIdx.x;
+    if (row >= rows) return;
+    int64_t i = (int64_t)(first + row) * call.heads + head;
+    to[row] = first + row < end ? make_float2(lse[i] * RA_LOG2E, delta[i]) : make_float2(0, 0);
+}
 
 /* ---- dQ ---- */
 
-template <int D, int WARPS, int STRIPS, int KEYS, int STAGES> struct query_tiles {
-    enum { ROWS = WARPS * STRIPS * 16, THREADS = WARPS * 32, STAGE = 2 * KEYS * D, SHARED_BYTES = (2 * ROWS * D + STAGES * STAGE) * 2 };
-    static_assert((int)ROWS == (int)RA_ATTENTION_TILE, "a block takes a whole tile of the plan");
+enum { STAGES = 2 }; /* one is worked on while the other is copied in */
+
+template <int D, int WARPS, int STRIPS, int KEYS> struct query_tiles {
+    enum {
+        ROWS = WARPS * STRIPS * 16,
+        THREADS = WARPS * 32,
+        STAGE = 2 * KEYS * D,
+        CONSTANTS = 2 * ROWS * D + STAGES * STAGE, /* where they begin */
+        SHARED_BYTES = CONSTANTS * 2 + ROWS * 8
+    };
+    static_assert((int)ROWS == (int)RA_ATTENTION_TILE && (int)ROWS <= (int)THREADS, "a block takes a whole tile of the plan");
 };
 
-template <int D, int WARPS, int STRIPS, int KEYS, int STAGES, int BLOCKS>
-__global__ void __launch_bounds__(WARPS * 32, BLOCKS)
-    query_gradient(ra_attention_plan plan, attention_call call, attention_prefix<bf16> none, const bf16 *qkv, const float *lse,
-                   const float *delta, const bf16 *dout, bf16 *dqkv)
+template <int D, int KEYS, int THREADS>
+static __device__ __forceinline__ void fetch_keys(ra_shared_ptr<bf16> stage, const key_walk<bf16, KEYS> &walk)
 {
-    typedef query_tiles<D, WARPS, STRIPS, KEYS, STAGES> T;
+    tile_fetch<D, KEYS, THREADS>(stage, walk.k, walk.stride(), walk.at, walk.end);
+    tile_fetch<D, KEYS, THREADS>(stage + KEYS * D, walk.v(), walk.stride(), walk.at, walk.end);
+    mma_copy_commit();
+}
+
+template <int D, int WARPS, int STRIPS, int KEYS, int BLOCKS>
+__global__ void __launch_bounds__(WARPS * 32, BLOCKS)
+    query_gradient(ra_attention_plan plan, attention_call call, const bf16 *qkv, const float *lse, const float *delta, const bf16 *dout,
+                   bf16 *dqkv)
+{
+    typedef query_tiles<D, WARPS, STRIPS, KEYS> T;
     RA_DYNAMIC_SHARED(bf16, shared);
     ra_shared_ptr<bf16> q_tile = shared, do_tile = shared + T::ROWS * D, stages = do_tile + T::ROWS * D;
+    ra_shared_ptr<float2> constants = ra_shared_cast<float2>(shared, T::CONSTANTS);
     int head = blockIdx.x % call.heads, kv = head / call.group;
     ra_attention_tile tile = plan.query[blockIdx.x / call.heads];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    int first = tile.row + warp * STRIPS * 16, last = min(first + STRIPS * 16, tile.end) - 1;
+    int warp = threadIdx.x / 32;
+    int first = tile.row + warp * STRIPS * 16;
 
+    const attention_prefix<bf16> none = {NULL, 0, 0, NULL, NULL};
     key_walk<bf16, KEYS> walk(plan, call, none, qkv, kv, tile);
     tile_fetch<D, T::ROWS, T::THREADS>(q_tile, qkv + (int64_t)head * D, call.width, tile.row, tile.end);
     tile_fetch<D, T::ROWS, T::THREADS>(do_tile, dout + (int64_t)head * D, (int64_t)call.heads * D, tile.row, tile.end);
-    tile_fetch<D, KEYS, T::THREADS>(stages, walk.k, walk.stride(), walk.at, walk.end);
-    tile_fetch<D, KEYS, T::THREADS>(stages + KEYS * D, walk.v(), walk.stride(), walk.at, walk.end);
-    mma_copy_commit();
+    fetch_keys<D, KEYS, T::THREADS>(stages, walk);
+    fetch_constants(constants, T::ROWS, call, head, lse, delta, tile.row, tile.end);
     ra_shared_ptr<bf16> own_q = q_tile + warp * STRIPS * 16 * D, own_do = do_tile + warp * STRIPS * 16 * D;
-    row_constants constants[STRIPS];
-#pragma unroll
-    for (int s = 0; s < STRIPS; s++) {
-#pragma unroll
-        for (int high = 0; high < 2; high++) {
-            int q = first + 16 * s + lane / 4 + 8 * high;
-            int64_t i = (int64_t)q * call.heads + head;
-            constants[s].lse[high] = q < tile.end ? lse[i] * RA_LOG2E : 0;
-            constants[s].delta[high] = q < tile.end ? delta[i] : 0;
-        }
-    }
     float dq[STRIPS][D / 8][4];
     clear_sums(dq);
     int stage = 0;
     while (walk.live()) {
         key_walk<bf16, KEYS> now = walk;
         ra_shared_ptr<bf16> k_tile = stages + stage * T::STAGE, v_tile = k_tile + KEYS * D;
-        stage = (stage + 1) % STAGES;
         walk.advance();
         mma_copy_wait();
         __syncthreads(); /* this stage is here, and every warp has left the other */
-        for (int turn = 0; turn < 2; turn++) { /* with one stage the next keys wait until these are done with */
-            if (turn == (STAGES == 1)) {
-                if (STAGES == 1) __syncthreads();
-                if (walk.live()) {
-                    tile_fetch<D, KEYS, T::THREADS>(stages + stage * T::STAGE, walk.k, walk.stride(), walk.at, walk.end);
-                    tile_fetch<D, KEYS, T::THREADS>(stages + stage * T::STAGE + KEYS * D, walk.v(), walk.stride(), walk.at, walk.end);
-                    mma_copy_commit();
-                }
-            } else if (first <= last && !attention_none(now, first, last, KEYS)) {
-                float s[STRIPS][KEYS / 8][4], dp[STRIPS][KEYS / 8][4];
-                uint32_t ds[STRIPS][KEYS / 16][4];
-                clear_sums(s);
-                clear_sums(dp);
-                tile_product_rows<D, STRIPS, KEYS>(s, own_q, k_tile);
-                tile_product_rows<D, STRIPS, KEYS>(dp, own_do, v_tile);
-                bool masked = !attention_all(now, first, last, KEYS);
+        stage = (stage + 1) % STAGES;
+        if (walk.live()) fetch_keys<D, KEYS, T::THREADS>(stages + stage * T::STAGE, walk);
+        int last = min(first + STRIPS * 16, tile.end) - 1;
+        if (first > last || attention_none(now, first, last, KEYS)) continue;
+        float s[STRIPS][KEYS / 8][4], dp[STRIPS][KEYS / 8][4];
+        uint32_t ds[STRIPS][KEYS / 16][4];
+        clear_sums(s);
+        clear_sums(dp);
+        tile_product_rows<D, STRIPS, KEYS>(s, own_q, k_tile);
+        tile_product_rows<D, STRIPS, KEYS>(dp, own_do, v_tile);
+        bool masked = !attention_all(now, first, last, KEYS);
 #pragma unroll
-                for (int i = 0; i < STRIPS; i++) {
-                    scale_scores(s[i], call);
-                    score_gradients(s[i], dp[i], call, now, masked, first + 16 * i, 0, constants[i]);
-                    tile_round<KEYS>(ds[i], dp[i]);
-                }
-                tile_product_add<D, STRIPS, KEYS>(dq, ds, k_tile);
-            }
+        for (int i = 0; i < STRIPS; i++) {
+            row_constants of_rows = {constants + (warp * STRIPS + i) * 16};
+            scale_scores(s[i], call);
+            score_gradients(s[i], dp[i], call, now, masked, first + 16 * i, 0, of_rows);
+            tile_round<KEYS>(ds[i], dp[i]);
         }
+        tile_product_add<D, STRIPS, KEYS>(dq, ds, k_tile);
     }
     const float scale[2] = {call.scale, call.scale};
 #pragma unroll
@@ -131,7 +142,7 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 enum { DV = 1, DK = 2 };
 
 /* SPLIT = 2: two warps share 16 keys and each takes half of the queries; their sums are added at the end. */
-template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int STAGES> struct key_tiles {
+template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES> struct key_tiles {
     enum {
         GROUPS = WARPS / SPLIT,
         KEYS = GROUPS * STRIPS * 16,
@@ -145,22 +156,17 @@ template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int STAGES> stru
     static_assert(SPLIT == 1 || GROUPS * STRIPS * 16 * D * 4 <= CONSTANTS * 2, "room for one warp's sums of each pair");
 };
 
-template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int STAGES>
+template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES>
 static __device__ __forceinline__ void fetch_queries(ra_shared_ptr<bf16> shared, int stage, const query_walk<QUERIES> &walk,
                                                      const attention_call &call, const bf16 *qkv, const float *lse, const float *delta,
                                                      const bf16 *dout)
 {
-    typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES, STAGES> T;
+    typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES> T;
     ra_shared_ptr<bf16> q_tile = shared + 2 * T::KEYS * D + stage * T::STAGE;
     tile_fetch<D, QUERIES, T::THREADS>(q_tile, qkv + (int64_t)walk.head * D, call.width, walk.at, walk.end);
     tile_fetch<D, QUERIES, T::THREADS>(q_tile + QUERIES * D, dout + (int64_t)walk.head * D, (int64_t)call.heads * D, walk.at, walk.end);
     mma_copy_commit();
-    int q = walk.at + (int)threadIdx.x;
-    if (threadIdx.x < QUERIES) {
-        int64_t i = (int64_t)q * call.heads + walk.head;
-        ra_shared_cast<float2>(shared, T::CONSTANTS)[stage * QUERIES + (int)threadIdx.x] =
-            q < walk.end ? make_float2(lse[i] * RA_LOG2E, delta[i]) : make_float2(0, 0);
-    }
+    fetch_constants(ra_shared_cast<float2>(shared, T::CONSTANTS) + stage * QUERIES, QUERIES, call, walk.head, lse, delta, walk.at, walk.end);
 }
 
 /* Adds what the second warp of each pair has summed to the first one's. */
@@ -194,12 +200,12 @@ static __device__ __forceinline__ void add_halves(float (&c)[STRIPS][D / 8][4], 
     __syncthreads();
 }
 
-template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int STAGES, int PARTS, int BLOCKS>
+template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int PARTS, int BLOCKS>
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     key_gradient(ra_attention_plan plan, attention_call call, const bf16 *qkv, const float *lse, const float *delta, const bf16 *dout,
                  bf16 *dqkv)
 {
-    typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES, STAGES> T;
+    typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES> T;
     RA_DYNAMIC_SHARED(bf16, shared);
     int kv = blockIdx.x % call.kv_heads, part = blockIdx.x / call.kv_heads;
     ra_attention_tile tile = plan.key[part / T::CUTS];
@@ -213,7 +219,7 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     query_walk<QUERIES> walk(plan, call, kv, tile);
     tile_fetch<D, T::KEYS, T::THREADS>(shared, qkv + k_at, call.width, tile.row, tile.end);
     if (PARTS & DK) tile_fetch<D, T::KEYS, T::THREADS>(shared + T::KEYS * D, qkv + v_at, call.width, tile.row, tile.end);
-    fetch_queries<D, WARPS, SPLIT, STRIPS, QUERIES, STAGES>(shared, 0, walk, call, qkv, lse, delta, dout);
+    fetch_queries<D, WARPS, SPLIT, STRIPS, QUERIES>(shared, 0, walk, call, qkv, lse, delta, dout);
     ra_shared_ptr<bf16> own_k = shared + group * STRIPS * 16 * D, own_v = own_k + T::KEYS * D;
     float dk[STRIPS][D / 8][4], dv[STRIPS][D / 8][4];
     clear_sums(dk);
@@ -227,7 +233,7 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
         mma_copy_wait();
         __syncthreads(); /* this stage is here, and every warp has left the other */
         stage = (stage + 1) % STAGES;
-        if (walk.live()) fetch_queries<D, WARPS, SPLIT, STRIPS, QUERIES, STAGES>(shared, stage, walk, call, qkv, lse, delta, dout);
+        if (walk.live()) fetch_queries<D, WARPS, SPLIT, STRIPS, QUERIES>(shared, stage, walk, call, qkv, lse, delta, dout);
         if (first > last || attention_none(now, first, last, QUERIES)) continue;
         float s[STRIPS][T::COLUMNS / 8][4], dp[STRIPS][T::COLUMNS / 8][4];
         uint32_t rounded[STRIPS][T::COLUMNS / 16][4];
@@ -263,47 +269,37 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 
 /* ---- D = rowsum(dO o O): a warp for a head of a row ---- */
 
-template <class A> static __device__ __forceinline__ float as_float(A x);
-template <> __device__ __forceinline__ float as_float(float x)
-{
-    return x;
-}
-template <> __device__ __forceinline__ float as_float(bf16 x)
-{
-    return __bfloat162float(x);
-}
-
 template <class A> __global__ void row_products(int64_t n, int head_dim, const A *out, const A *dout, float *delta)
 {
     int64_t i = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (i >= n) return; /* whole warps */
     float sum = 0;
     for (int j = threadIdx.x % 32; j < head_dim; j += 32) sum += as_float(out[i * head_dim + j]) * as_float(dout[i * head_dim + j]);
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) delta[i] = sum;
 }
 
 /* ---- launchers ---- */
 
-template <int D, int WARPS, int STRIPS, int KEYS, int STAGES, int BLOCKS>
+template <int D, int WARPS, int STRIPS, int KEYS, int BLOCKS>
 static void launch_queries(cudaStream_t stream, const ra_attention_plan *plan, const attention_call &call, const bf16 *qkv,
                            const float *lse, const float *delta, const bf16 *dout, bf16 *dqkv)
 {
-    typedef query_tiles<D, WARPS, STRIPS, KEYS, STAGES> T;
-    RA_CUDA(cudaFuncSetAttribute(query_gradient<D, WARPS, STRIPS, KEYS, STAGES, BLOCKS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    typedef query_tiles<D, WARPS, STRIPS, KEYS> T;
+    RA_CUDA(cudaFuncSetAttribute(query_gradient<D, WARPS, STRIPS, KEYS, BLOCKS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  T::SHARED_BYTES));
-    RA_LAUNCH((query_gradient<D, WARPS, STRIPS, KEYS, STAGES, BLOCKS>), (unsigned)plan->tiles * (unsigned)call.heads, T::THREADS,
-              T::SHARED_BYTES, stream, *plan, call, attention_prefix_of<bf16>(NULL), qkv, lse, delta, dout, dqkv);
+    RA_LAUNCH((query_gradient<D, WARPS, STRIPS, KEYS, BLOCKS>), (unsigned)plan->tiles * (unsigned)call.heads, T::THREADS,
+              T::SHARED_BYTES, stream, *plan, call, qkv, lse, delta, dout, dqkv);
 }
 
-template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int STAGES, int PARTS, int BLOCKS>
+template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int PARTS, int BLOCKS>
 static void launch_keys(cudaStream_t stream, const ra_attention_plan *plan, const attention_call &call, const bf16 *qkv,
                         const float *lse, const float *delta, const bf16 *dout, bf16 *dqkv)
 {
-    typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES, STAGES> T;
-    RA_CUDA(cudaFuncSetAttribute(key_gradient<D, WARPS, SPLIT, STRIPS, QUERIES, STAGES, PARTS, BLOCKS>,
+    typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES> T;
+    RA_CUDA(cudaFuncSetAttribute(key_gradient<D, WARPS, SPLIT, STRIPS, QUERIES, PARTS, BLOCKS>,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, T::SHARED_BYTES));
-    RA_LAUNCH((key_gradient<D, WARPS, SPLIT, STRIPS, QUERIES, STAGES, PARTS, BLOCKS>),
+    RA_LAUNCH((key_gradient<D, WARPS, SPLIT, STRIPS, QUERIES, PARTS, BLOCKS>),
               (unsigned)plan->tiles * (unsigned)(T::CUTS * call.kv_heads), T::THREADS, T::SHARED_BYTES, stream, *plan, call, qkv, lse,
               delta, dout, dqkv);
 }
@@ -343,17 +339,17 @@ void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_
     bf16 *dx = (bf16 *)dqkv;
     switch (shape->head_dim) {
         case 64:
-            launch_queries<64, 4, 2, 32, 2, 3>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<64, 4, 1, 1, 64, 2, DK | DV, 3>(stream, plan, call, x, l, delta, dy, dx);
+            launch_queries<64, 4, 2, 32, 2>(stream, plan, call, x, l, delta, dy, dx);
+            launch_keys<64, 4, 1, 1, 32, DK | DV, 3>(stream, plan, call, x, l, delta, dy, dx);
             break;
         case 128:
-            launch_queries<128, 4, 2, 32, 2, 2>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<128, 4, 1, 1, 32, 2, DK | DV, 2>(stream, plan, call, x, l, delta, dy, dx);
+            launch_queries<128, 4, 2, 32, 2>(stream, plan, call, x, l, delta, dy, dx);
+            launch_keys<128, 4, 1, 1, 32, DK | DV, 2>(stream, plan, call, x, l, delta, dy, dx);
             break;
         case 256: /* dK and dV of 16 keys do not fit into a warp's registers together */
-            launch_queries<256, 8, 1, 32, 1, 1>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<256, 8, 2, 1, 32, 2, DV, 1>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<256, 8, 2, 1, 32, 2, DK, 1>(stream, plan, call, x, l, delta, dy, dx);
+            launch_queries<256, 8, 1, 16, 1>(stream, plan, call, x, l, delta, dy, dx);
+            launch_keys<256, 8, 2, 1, 32, DV, 1>(stream, plan, call, x, l, delta, dy, dx);
+            launch_keys<256, 8, 2, 1, 32, DK, 1>(stream, plan, call, x, l, delta, dy, dx);
             break;
     }
 }
