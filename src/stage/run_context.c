@@ -110,6 +110,17 @@ static ra_err check_tokenizer(const ra_run *run)
     return err;
 }
 
+static ra_err place_layers(ra_run *run)
+{
+    ra_arch arch;
+    RA_TRY(ra_grid_check(run->s, &run->grid));
+    RA_TRY(ra_engine_configure(run->s, &run->engine));
+    RA_TRY(ra_arch_of(run->file, &arch));
+    ra_err err = ra_grid_part(run->s, &run->grid, &arch, &run->part);
+    ra_arch_free(&arch);
+    return err;
+}
+
 static ra_err open_all(ra_run *run)
 {
     const ra_settings *s = run->s;
@@ -123,6 +134,7 @@ static ra_err open_all(ra_run *run)
             ra_set_text(s, "reference"));
     }
     RA_TRY(ra_modelfile_open(ra_set_text(s, "model"), &run->file));
+    RA_TRY(place_layers(run));
     if (run->world->rank == 0) RA_TRY(check_tokenizer(run));
     RA_TRY(ra_store_open(run->dir, &run->store));
     run->n = ra_store_count(run->store);
@@ -150,14 +162,14 @@ ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run)
     run->s = s;
     run->world = world;
     run->dir = ra_set_text(s, "run.dir");
-    ra_grid_make(world, &run->grid);
     run->timers = ra_timers_new();
     run->objective = (ra_objective){.beta = ra_set_real(s, "beta"),
                                     .tau = ra_set_real(s, "tau"),
                                     .alpha_kl = ra_set_real(s, "alpha_kl"),
                                     .npo_scale = ra_set_real(s, "npo_scale"),
                                     .ipo = strcmp(ra_set_text(s, "invert_loss"), "ipo") == 0};
-    ra_err err = ra_comm_agree(world, open_all(run));
+    ra_err err = ra_grid_make(world, (int32_t)ra_set_int(s, "grid.pipeline"), &run->grid);
+    if (err == RA_OK) err = ra_comm_agree(world, open_all(run));
     if (err != RA_OK) ra_run_close(run);
     return err;
 }
@@ -169,6 +181,7 @@ void ra_run_close(ra_run *run)
     if (run->b) ra_backend_close(run->b);
     ra_timers_free(run->timers);
     ra_free(run->action);
+    ra_grid_free(&run->grid);
     memset(run, 0, sizeof *run);
 }
 
@@ -216,7 +229,8 @@ ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out)
     ra_lora_config lora;
     ra_err err = training == RA_TRAIN_ADAPTER ? lora_config(run->s, &lora) : RA_OK;
     if (err == RA_OK)
-        err = ra_model_open(run->b, run->file, training, training == RA_TRAIN_ADAPTER ? &lora : NULL, run->positions, out);
+        err = ra_model_open(run->b, run->file, training, training == RA_TRAIN_ADAPTER ? &lora : NULL, run->positions, &run->part,
+                            out);
     if (err == RA_OK && ra_store_highest_token(run->store) >= (*out)->arch.vocabulary) {
         err = ra_fail(RA_ERR_DATA,
                       "%s/store.h5 holds token id %d, the model's vocabulary has %d: the store was made with another tokenizer",

@@ -17,6 +17,8 @@ typedef struct {
     ra_grid grid;
     ra_backend *b;
     ra_modelfile *file;
+    ra_part part;            /* the layers of this rank's stage */
+    ra_engine_config engine; /* rows and keep are the stage's */
     ra_store *store; /* shows the corrections that may be used (corrections.h) */
     ra_timers *timers;
     ra_objective objective;

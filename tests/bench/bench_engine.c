@@ -96,7 +96,7 @@ static void bench(ra_backend *b, const ra_modelfile *file, ra_training training)
     ra_lora_config lora = {.rank = 32, .alpha = 16, .targets = 1u << RA_Q | 1u << RA_V};
     bool full = training == RA_TRAIN_FULL;
     ra_model *m = NULL;
-    if (ra_model_open(b, file, training, full ? NULL : &lora, 512, &m) != RA_OK) ra_die("%s", ra_error_message());
+    if (ra_model_open(b, file, training, full ? NULL : &lora, 512, NULL, &m) != RA_OK) ra_die("%s", ra_error_message());
     if (!full) ra_model_init_adapter(m, 1);
     ra_microbatch *mb = ra_microbatch_new(ROWS);
     fill(m, mb);

@@ -165,7 +165,7 @@ static ra_err yardstick_open(const char *dir, const set_up *u, bool adapter, yar
     ra_settings_free(s);
     RA_TRY(ra_backend_open("ref", "fp64", 1, &y->b));
     RA_TRY(ra_modelfile_open(u->model, &y->file));
-    RA_TRY(ra_model_open(y->b, y->file, adapter ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, adapter ? &lora : NULL, 128, &y->m));
+    RA_TRY(ra_model_open(y->b, y->file, adapter ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, adapter ? &lora : NULL, 128, NULL, &y->m));
     if (adapter) ra_model_init_adapter(y->m, seed);
     RA_TRY(ra_store_open(dir, &y->store));
     y->e = ra_engine_new(y->m, 128, true, NULL);

@@ -30,7 +30,7 @@ static ra_model *open_model(ra_backend *b, const char *path, ra_training trainin
     ra_modelfile *file;
     ra_model *m;
     CHECK_OK(ra_modelfile_open(path, &file));
-    CHECK_OK(ra_model_open(b, file, training, NULL, 128, &m));
+    CHECK_OK(ra_model_open(b, file, training, NULL, 128, NULL, &m));
     ra_modelfile_close(file);
     return m;
 }
