@@ -69,7 +69,7 @@ typedef struct {
     /* (micro-batch, chunk) activations held at once, at most: from the begin of the forward slot to the end of BACKWARD, or of BACKWARD_WEIGHT where the backward pass is
      * split. RA_PIPELINE_FORWARD keeps nothing: 1. */
     int32_t peak;
-    int32_t inboxes; /* receive buffers, (rows, hidden) each */
+    int32_t inboxes; /* receive buffers, (rows, hidden) each: at most 3, with v > 1 at most 2 p + 1, fewer where p divides m */
 } ra_schedule_rank;
 
 typedef struct {
