@@ -5,14 +5,15 @@
  * m micro-batches pass all p v virtual stages forward and, but for RA_PIPELINE_FORWARD, backward. Weighing (a backward pass that contracts) runs
  * RA_PIPELINE_1F1B: a whole backward pass, whatever it ends in.
  *
- * How a rank walks its table. Slot after slot:
- *   1. posts the receives that the table lists for this slot (ra_schedule_rank.post): they never wait,
+ * How a rank walks its table, slot after slot:
+ *   1. posts the receives that the table lists for this slot (ra_schedule_rank.post); posting never waits,
  *   2. waits until the slot's own input has come,
  *   3. computes,
  *   4. sends the output.
- * Step 4 may wait until the receiver has posted (a rendezvous, MPI_Ssend) or complete later (MPI_Isend): there is no deadlock either way, with one send
- * buffer or many, because a receive is posted before its sender's slot can begin in lockstep time: the receiver's post and the sender's send stand in one
- * acyclic order. Between one rank and another, messages are posted in the order in which they are sent, so a transport without tags serves too. */
+ * Step 4 may wait until the receiver has posted (a rendezvous: MPI_Ssend) or complete later (MPI_Isend, any number of send buffers from 1 on). Neither can
+ * deadlock, whatever the slots cost: run the table in lockstep, each slot one unit of time. A receive is posted with the last slot of its rank that begins no later than the sender's slot, so before
+ * the send, which begins a unit later; ordered by lockstep time, everything waits only for what stands before it. For the same reason no send waits at all
+ * in lockstep. From one rank to another, receives are posted in the order of the sends, so a transport without tags serves too. */
 #ifndef REALIGN_SCHEDULE_H
 #define REALIGN_SCHEDULE_H
 #include <realign/error.h>
@@ -45,7 +46,7 @@ typedef enum {
 typedef struct {
     int32_t rank;  /* the other end's; -1: no message. The rank itself where p = 1 and v > 1: the message need not leave it */
     int32_t chunk; /* the other end's; -1: no message */
-    int32_t tag;   /* the same at both ends, unique in the table: 0 .. 2 m v - 1; -1: no message */
+    int32_t tag;   /* the same at both ends, unique from one rank to another: 0 .. 2 m v - 1; -1: no message */
 } ra_slot_message;
 
 typedef struct {
@@ -68,7 +69,7 @@ typedef struct {
     /* (micro-batch, chunk) activations held at once, at most: from the begin of the forward slot to the end of BACKWARD, or of BACKWARD_WEIGHT where the backward pass is
      * split. RA_PIPELINE_FORWARD keeps nothing: 1. */
     int32_t peak;
-    int32_t inboxes; /* receive buffers, (rows, hidden) each */
+    int32_t inboxes; /* receive buffers, (rows, hidden) each: at most 3, with v > 1 at most 2 p + 1, fewer where p divides m */
 } ra_schedule_rank;
 
 typedef struct {
@@ -80,8 +81,8 @@ typedef struct {
 enum { RA_SCHEDULE_MOST_TAGS = 32768 /* MPI's least upper bound of tags + 1: 2 m v must not exceed it */ };
 
 /* The table of all ranks. On every rank and chunk micro-batches run in ascending order, forward, backward and weight gradients alike: gradients are summed in one order
- * whatever the kind. v must be 1 but for INTERLEAVED and FORWARD. INTERLEAVED takes any m: where p does not divide it, the order is the one of the next multiple
- * with the missing micro-batches left out; with v = 1 it is 1F1B.
+ * whatever the kind. v must be 1 but for INTERLEAVED and FORWARD; with v = 1 INTERLEAVED is 1F1B.
+ * INTERLEAVED takes any m: micro-batches go in groups of at least p, as even as possible, larger ones first. Where p divides m these are groups of p: Megatron's order.
  * RA_ERR_ARG names the argument and what is accepted; *out is then empty. Free with ra_schedule_free. */
 ra_err ra_schedule_make(ra_pipeline_kind kind, int32_t p, int32_t m, int32_t v, ra_schedule *out);
 void ra_schedule_free(ra_schedule *s);
@@ -96,6 +97,7 @@ typedef struct {
 } ra_schedule_costs;
 
 typedef struct {
+    int32_t ranks;
     double makespan, bubble; /* bubble: idle share of all ranks' time, 1 - sum busy / (p makespan) */
     double *busy;            /* (p) */
     double **start, **end;   /* (p)(slots of the rank) */
@@ -105,5 +107,28 @@ typedef struct {
  * ra_schedule_timing_free. */
 ra_err ra_schedule_time(const ra_schedule *s, const ra_schedule_costs *costs, ra_schedule_timing *out);
 void ra_schedule_timing_free(ra_schedule_timing *t);
+
+/* ---- theory, for the arguments that ra_schedule_make accepts ---- */
+
+/* ra_schedule_rank.peak of rank r in closed form:
+ *   GPIPE        m
+ *   1F1B         min(m, p - r)
+ *   INTERLEAVED  min(m v, 2 (p - 1 - r) + (v - 1) g + 1), each 1 / v of a rank's layers; g: the largest group, p where p divides m
+ *   ZERO_BUBBLE  min(m, p) on every rank: 1F1B's on rank 0. Rank r runs p - 1 - r forwards ahead, as 1F1B does, and holds r weight gradients back. A micro-batch that
+ *                waits for its weight gradient counts whole; what BACKWARD_INPUT no longer needs may be given back, so this is an upper bound
+ *   FORWARD      1 */
+int32_t ra_schedule_theory_peak(ra_pipeline_kind kind, int32_t p, int32_t m, int32_t v, int32_t r);
+
+/* ra_schedule_timing.bubble for balanced stages without latency, F, B, Bi, Bw a chunk's times:
+ *   GPIPE        (p - 1) / (m + p - 1)                                Huang et al. 2019, GPipe, arXiv:1811.06965
+ *   1F1B         the same                                             Narayanan et al. 2021, PipeDream-Flush, arXiv:2006.09503
+ *   INTERLEAVED  (p - 1) / (m v + p - 1)                              Narayanan et al. 2021, Megatron-LM, arXiv:2104.04473 (there relative to the ideal time)
+ *   ZERO_BUBBLE  idle time (p - 1)(F + Bi - Bw) of each rank's total  Qi et al. 2023, Zero bubble pipeline parallelism, arXiv:2401.10241, ZB-H1;
+ *                with F = Bi = Bw (p - 1) / (3 m + p - 1)
+ *   FORWARD      (p - 1) / (m v + p - 1)
+ * The sources assume m >= p. For fewer micro-batches, ours: with v > 1 a micro-batch crosses p v stages before the next chunk's work is there, which takes
+ * (v p + m - 1)(F + B) in all; in ZERO_BUBBLE m - 1 weight gradients instead of p - 1 fill the gaps. ZERO_BUBBLE needs Bw <= F and Bw <= Bi; longer weight gradients
+ * delay the ranks behind, and the table takes longer than this. */
+double ra_schedule_theory_bubble(ra_pipeline_kind kind, int32_t p, int32_t m, int32_t v, const ra_schedule_costs *costs);
 
 #endif
