@@ -9,8 +9,9 @@ static ra_err check(const ra_model *m, const ra_grid *grid, const ra_engine_conf
 {
     bool split = c->keep && c->schedule == RA_PIPELINE_ZERO_BUBBLE;
     if (split && c->recompute != RA_RECOMPUTE_NONE) {
-        return ra_fail(RA_ERR_ARG, "grid.schedule=zero-bubble keeps what recompute would make again; accepted: recompute=none, or "
-                                   "another schedule");
+        return ra_fail(RA_ERR_ARG,
+                       "grid.schedule=zero-bubble keeps what recompute would make again; accepted: recompute=none, or "
+                       "another schedule");
     }
     if (m->part.chunks > 1 && grid->stages == 1)
         return ra_fail(RA_ERR_ARG, "grid.chunks: one stage has one chunk of layers, not %d", m->part.chunks);
@@ -40,14 +41,20 @@ static void make_inboxes(ra_engine *e, int32_t inboxes)
     if (e->wire && inboxes <= e->inboxes) return;
     ra_wire_free(e->wire);
     e->inboxes = inboxes;
-    e->wire = ra_wire_new(e->m->b, &e->grid->pipeline, inboxes,
-                          (size_t)e->config.rows * (size_t)e->m->arch.hidden * e->m->b->r_size);
+    e->wire =
+        ra_wire_new(e->m->b, &e->grid->pipeline, inboxes, (size_t)e->config.rows * (size_t)e->m->arch.hidden * e->m->b->r_size);
+}
+
+static bool contracts(const ra_pass *pass)
+{
+    return pass->backward && !pass->backward->gradient;
 }
 
 /* The table for a pass, and the room it takes on this rank. */
-static ra_err prepare(ra_engine *e, bool backward, int32_t count)
+static ra_err prepare(ra_engine *e, bool backward, bool contracting, int32_t count)
 {
     ra_pipeline_kind kind = backward ? e->config.schedule : RA_PIPELINE_FORWARD;
+    if (contracting && kind == RA_PIPELINE_ZERO_BUBBLE) kind = RA_PIPELINE_1F1B; /* a contraction has no second part */
     if (e->schedule.rank && e->schedule.kind == kind && e->schedule.micro_batches == count) return RA_OK;
     ra_schedule_free(&e->schedule);
     RA_TRY(ra_schedule_make(kind, e->grid->stages, count, e->m->part.chunks, &e->schedule));
@@ -80,7 +87,7 @@ ra_err ra_engine_new(ra_model *m, const ra_grid *grid, const ra_engine_config *c
         e->row_dot = b->ops->alloc(b, rows * sizeof(double));
         e->host_dot = ra_calloc(rows, sizeof(double));
     }
-    ra_err err = prepare(e, config->keep, 2 * grid->stages);
+    ra_err err = prepare(e, config->keep, false, 2 * grid->stages);
     if (err != RA_OK) {
         ra_engine_free(e);
         return err;
@@ -163,7 +170,7 @@ static void share_outcomes(ra_engine *e, const ra_pass *pass)
         for (int32_t k = 0; k < o->items; k++) *dot++ = o->dot[k];
     }
     ra_comm_bcast(pipeline, all, found * (int64_t)sizeof *all, pipeline->size - 1);
-    if (pass->backward && !pass->backward->gradient) ra_comm_sum_f64(pipeline, all + found, dots);
+    if (contracts(pass)) ra_comm_sum_f64(pipeline, all + found, dots);
     at = all;
     dot = all + found;
     for (int32_t i = 0; i < pass->count; i++) {
@@ -177,13 +184,12 @@ static void share_outcomes(ra_engine *e, const ra_pass *pass)
 static ra_err hand_out(ra_engine *e, const ra_pass *pass)
 {
     ra_microbatch *mb = e->mb[0];
-    bool contracts = pass->backward && !pass->backward->gradient;
     for (int32_t i = 0; i < pass->count && pass->result; i++) {
         const ra_outcome *o = &e->outcome[i];
         pass->fill(pass->context, i, mb);
         for (int32_t k = 0; k < mb->responses; k++) mb->response[k].logp = o->logp[k];
         for (int32_t k = 0; k < mb->items; k++) mb->item[k].loss = o->loss[k];
-        RA_TRY(pass->result(pass->context, i, mb, contracts ? o->dot : NULL));
+        RA_TRY(pass->result(pass->context, i, mb, contracts(pass) ? o->dot : NULL));
     }
     return RA_OK;
 }
@@ -201,7 +207,7 @@ static ra_err end_walk(ra_engine *e)
 ra_err ra_engine_run(ra_engine *e, const ra_objective *objective, const ra_pass *pass)
 {
     if (pass->count == 0) return RA_OK;
-    RA_TRY(prepare(e, pass->backward != NULL, pass->count));
+    RA_TRY(prepare(e, pass->backward != NULL, contracts(pass), pass->count));
     e->outcome = ra_calloc((size_t)pass->count, sizeof *e->outcome);
     walk(e, objective, pass);
     share_outcomes(e, pass);

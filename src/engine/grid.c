@@ -16,8 +16,8 @@ ra_err ra_grid_make(const ra_comm *world, int32_t stages, ra_grid *out)
 {
     *out = (ra_grid){.world = *world, .stages = stages};
     if (stages < 1 || world->size % stages != 0) {
-        return ra_fail(RA_ERR_ARG, "grid.pipeline: %d stages do not divide %d ranks; accepted: a divisor of the rank count", stages,
-                       world->size);
+        return ra_fail(RA_ERR_ARG, "grid.pipeline: %d stages do not divide %d ranks; accepted: a divisor of the rank count",
+                       stages, world->size);
     }
     int32_t replica = world->rank / stages;
     out->stage = world->rank % stages;

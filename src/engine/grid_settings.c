@@ -16,8 +16,8 @@ ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *ar
     int32_t chunks = (int32_t)ra_set_int(s, "grid.chunks"), runs = grid->stages * chunks;
     *out = (ra_part){.chunks = chunks};
     if (runs > arch->layers) {
-        return ra_fail(RA_ERR_ARG, "grid.pipeline %d times grid.chunks %d: the model has %d layers, at most one run each", grid->stages,
-                       chunks, arch->layers);
+        return ra_fail(RA_ERR_ARG, "grid.pipeline %d times grid.chunks %d: the model has %d layers, at most one run each",
+                       grid->stages, chunks, arch->layers);
     }
     for (int32_t c = 0; c < chunks; c++) {
         int32_t run = c * grid->stages + grid->stage;

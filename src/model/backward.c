@@ -55,19 +55,20 @@ static void layer_backward(ra_model *m, const ra_layer *y, const ra_pack *pack, 
     ra_backend *b = m->b;
     const ra_arch *a = &m->arch;
     int32_t rows = pack->rows;
-    bool split = acts->keeping.split;
+    bool split = acts->keeping.split && mode->gradient; /* a contraction has no second part */
     ra_ending ending = split ? RA_ENDING_INPUT : RA_ENDING_BOTH;
     void *dgate_up = split ? l->gate_up : acts->dgate_up, *dqkv = split ? l->d_qkv : acts->dqkv;
 
-    const void *dy =
-        enter(m, rows, acts, l->ffn_out, y->post_ffn_norm, y->post_ffn_norm_v, l->rstd_post_ffn, dx, l->d_down, mode);
+    const void *dy = enter(m, rows, acts, l->ffn_out, y->post_ffn_norm, y->post_ffn_norm_v, l->rstd_post_ffn, dx,
+                           split ? l->d_down : NULL, mode);
     ra_linear_backward(m, &y->down, rows, l->h, l->u_down, dy, false, acts->dh, acts->du, acts->wide, mode, ending);
     b->ops->glu_grad(b, rows, a->ffn, a->glu, l->gate_up, acts->dh, dgate_up);
     ra_linear_backward(m, &y->gate_up, rows, l->n2, l->u_gate_up, dgate_up, true, acts->dnarrow, acts->du, acts->wide, mode,
                        ending);
     norm_backward(m, rows, l->x_mid, y->ffn_norm, y->ffn_norm_v, l->rstd_ffn, acts->dnarrow, true, dx, mode);
 
-    dy = enter(m, rows, acts, l->attention_out, y->post_attention_norm, y->post_attention_norm_v, l->rstd_post, dx, l->d_o, mode);
+    dy = enter(m, rows, acts, l->attention_out, y->post_attention_norm, y->post_attention_norm_v, l->rstd_post, dx,
+               split ? l->d_o : NULL, mode);
     ra_linear_backward(m, &y->o, rows, l->att, l->u_o, dy, false, acts->datt, acts->du, acts->wide, mode, ending);
     ra_attention attention = ra_attention_of(a, y);
     b->ops->attention_grad(b, pack, &attention, l->qkv, l->att, l->lse, acts->datt, dqkv);

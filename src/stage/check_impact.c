@@ -100,11 +100,8 @@ static ra_err make_target(ra_checker *c, gradients *g)
     const ra_comm *data = &c->grid.data;
     ra_backward gradient = {.gradient = g->target};
     for (int64_t i = data->rank; i < c->f.gold; i += data->size) {
-        ra_check_step step = {.sample = &c->f.pair[i].sample,
-                              .kind = RA_LOSS_PAIR,
-                              .weight = 1.0,
-                              .own_reference = true,
-                              .backward = &gradient};
+        ra_check_step step = {
+            .sample = &c->f.pair[i].sample, .kind = RA_LOSS_PAIR, .weight = 1.0, .own_reference = true, .backward = &gradient};
         RA_TRY(ra_check_run(c, g->e, &step, NULL, NULL));
     }
     ra_check_reduce(c, g->m, g->target);

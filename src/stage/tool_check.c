@@ -106,8 +106,7 @@ ra_err ra_check_open_engine(ra_checker *c, ra_model *m, bool keep, ra_engine **o
     config.keep = keep;
     RA_TRY(ra_engine_new(m, &c->grid, &config, NULL, out));
     const ra_model *reference = c->reference;
-    if (m->last)
-        ra_engine_set_reference_head(*out, (const char *)reference->w_a + (size_t)reference->head * c->b->a_size);
+    if (m->last) ra_engine_set_reference_head(*out, (const char *)reference->w_a + (size_t)reference->head * c->b->a_size);
     return RA_OK;
 }
 
@@ -212,18 +211,16 @@ static ra_err check_losses(ra_checker *c, ra_engine *e, ra_engine *reference, co
         double reference_logp[RA_ROLES], loss;
         ra_check_references(s, reference_logp);
         c->objective.ipo = losses[i].ipo;
-        ra_err err = ra_check_run(c, e,
-                                  &(ra_check_step){.sample = &s->sample,
-                                                   .kind = losses[i].kind,
-                                                   .weight = 1.0,
-                                                   .reference = reference_logp,
-                                                   .with_states = retain},
-                                  &loss, NULL);
+        ra_err err = ra_check_run(
+            c, e,
+            &(ra_check_step){
+                .sample = &s->sample, .kind = losses[i].kind, .weight = 1.0, .reference = reference_logp, .with_states = retain},
+            &loss, NULL);
         c->objective.ipo = false;
         RA_TRY(err);
         double tolerance = losses[i].ipo ? c->tol.square : losses[i].kind == RA_LOSS_RETAIN ? c->tol.kl : c->tol.loss;
-        ra_check_compare(&c->table, losses[i].name, tolerance, losses[i].ipo ? 0.25 / (c->f.tau * c->f.tau) : 1.0,
-                         &loss, &want, 1);
+        ra_check_compare(&c->table, losses[i].name, tolerance, losses[i].ipo ? 0.25 / (c->f.tau * c->f.tau) : 1.0, &loss, &want,
+                         1);
     }
     return RA_OK;
 }
@@ -348,7 +345,8 @@ static ra_err check_all(ra_checker *c)
     c->states = c->b->ops->alloc(c->b, (size_t)c->mb->max_rows * (size_t)c->reference->arch.hidden * c->b->a_size);
     if (err == RA_OK) err = check_forward(c, reference);
     if (err == RA_OK) err = ra_check_impact(c, RA_TRAIN_FULL, NULL, "impact");
-    if (err == RA_OK && ra_h5_has(c->f.h5, "impact_lora")) err = ra_check_impact(c, RA_TRAIN_ADAPTER, "adapter_init", "impact_lora");
+    if (err == RA_OK && ra_h5_has(c->f.h5, "impact_lora"))
+        err = ra_check_impact(c, RA_TRAIN_ADAPTER, "adapter_init", "impact_lora");
     if (err == RA_OK) err = check_trace(c, reference, "policy", RA_TRAIN_FULL, NULL, "trace");
     if (err == RA_OK && ra_h5_has(c->f.h5, "trace_lora"))
         err = check_trace(c, reference, "reference", RA_TRAIN_ADAPTER, "adapter", "trace_lora");

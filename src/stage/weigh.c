@@ -98,7 +98,6 @@ static ra_err work_through(ra_weigh *g)
                 "weights.parameters=full sees all matrices");
     r->engine.rows = r->rows;
     r->engine.keep = g->conflicts_weighed;
-    if (r->engine.schedule == RA_PIPELINE_ZERO_BUBBLE) r->engine.schedule = RA_PIPELINE_1F1B; /* a contraction has no second part */
     RA_TRY(ra_comm_agree(r->world, ra_engine_new(g->m, &r->grid, &r->engine, r->timers, &g->e)));
     plan(g);
     if (g->conflicts_weighed) RA_TRY(ra_comm_agree(r->world, ra_weigh_target(g)));
