@@ -1,5 +1,6 @@
 /* The model and the head over packs: branches of a shared prompt are the separate sequences, sliding windows reach as far as they should, gradients do not depend on how samples
  * are packed or on how the vocabulary is cut into blocks. */
+#include "support/passes.h"
 #include "support/support.h"
 #include "support/tiny_run.h"
 
@@ -76,8 +77,7 @@ static void alone(ra_engine *e, ra_microbatch *mb, const ra_sample *s, int role,
     }
     ra_microbatch_clear(mb);
     assert_true(ra_microbatch_add(mb, &one, RA_LOSS_SCORE, 1.0, NULL));
-    ra_engine_forward(e, mb, &o, NULL);
-    memcpy(logp, ra_engine_logp(e), (size_t)mb->head_rows * sizeof *logp);
+    run_pass(&(one_pass){.e = e, .objective = &o, .token_logp = logp}, mb);
 }
 
 static double branches_differ(const char *family, const char *backend, const char *precision)
@@ -88,7 +88,7 @@ static double branches_differ(const char *family, const char *backend, const cha
     bench t;
     bench_open(&t, model, model, backend, precision);
     enum { ROWS = 400 };
-    ra_engine *e = ra_engine_new(t.m, ROWS, false, NULL);
+    ra_engine *e = engine_alone(t.m, ROWS, false);
     ra_microbatch *mb = ra_microbatch_new(ROWS), *single = ra_microbatch_new(ROWS);
     ra_objective o = {.beta = 0.3};
     double worst = 0.0, logp[ROWS], own[ROWS];
@@ -101,8 +101,7 @@ static double branches_differ(const char *family, const char *backend, const cha
             if (!ra_microbatch_add(mb, &s, RA_LOSS_SCORE, 1.0, NULL)) break;
         }
         assert_true(next > first);
-        ra_engine_forward(e, mb, &o, NULL);
-        memcpy(logp, ra_engine_logp(e), (size_t)mb->head_rows * sizeof *logp);
+        run_pass(&(one_pass){.e = e, .objective = &o, .token_logp = logp}, mb);
         for (int32_t i = 0; i < mb->responses; i++) {
             const ra_response *y = &mb->response[i];
             ra_sample s = ra_store_get(t.store, mb->item[y->item].sample);
