@@ -46,11 +46,19 @@ static void fill(void *c, int32_t index, ra_microbatch *to)
     to->head_rows = from->head_rows, to->kl_first = from->kl_first;
 }
 
+static const void *reference(void *c, const ra_microbatch *mb)
+{
+    (void)mb;
+    return ((const context *)c)->pass->reference;
+}
+
 static ra_err scored(void *c, int32_t index, ra_microbatch *mb, const double *logp, const void *hidden)
 {
     (void)index;
-    (void)hidden;
     const context *k = c;
+    const ra_model *m = k->pass->m;
+    size_t row = (size_t)m->arch.hidden * m->b->a_size;
+    if (k->pass->hidden) m->b->ops->copy(m->b, k->pass->hidden, hidden, (size_t)mb->head_rows * row);
     if (k->pass->token_logp) memcpy(k->pass->token_logp, logp, (size_t)mb->head_rows * sizeof *logp);
     for (int32_t i = 0; i < mb->responses && k->pass->own_reference; i++)
         k->mb->response[i].reference = mb->response[i].reference = mb->response[i].logp;
@@ -70,6 +78,12 @@ static ra_err result(void *c, int32_t index, const ra_microbatch *mb, const doub
 void run_pass(const one_pass *pass, ra_microbatch *mb)
 {
     context c = {pass, mb};
-    ra_pass p = {.context = &c, .count = 1, .fill = fill, .scored = scored, .result = result, .backward = pass->backward};
+    ra_pass p = {.context = &c,
+                 .count = 1,
+                 .fill = fill,
+                 .reference = reference,
+                 .scored = scored,
+                 .result = result,
+                 .backward = pass->backward};
     if (ra_engine_run(pass->e, pass->objective, &p) != RA_OK) ra_die("%s", ra_error_message());
 }

@@ -10,8 +10,11 @@ ra_engine *engine_alone(ra_model *m, int32_t rows, bool keep);
 
 typedef struct {
     ra_engine *e;
+    const ra_model *m; /* the engine's, where `hidden` is asked for */
     const ra_objective *objective;
-    bool own_reference; /* the model is its own reference */
+    bool own_reference;    /* the model is its own reference */
+    const void *reference; /* Retain rows' reference states, or NULL */
+    void *hidden;          /* (head rows, hidden) A: where the final states go, or NULL */
     const ra_backward *backward;
     double *dot;        /* (items) or NULL */
     double *token_logp; /* (head rows) or NULL */

@@ -162,7 +162,7 @@ static void windows(void **state)
         ra_backend *b;
         CHECK_OK(ra_backend_open(backends[k][0], backends[k][1], 1, &b));
         ra_model *m = open_model(b, path, RA_FROZEN);
-        ra_engine *e = ra_engine_new(m, 40, false, NULL);
+        ra_engine *e = engine_alone(m, 40, false);
         ra_microbatch *mb = ra_microbatch_new(40);
         int32_t prompt[12], response[2][5] = {{3, 9, 27, 17, 51}, {5, 25, 61, 49, 53}};
         double own[5], changed[5];
@@ -200,19 +200,23 @@ static total over_packs(bench *t, int32_t rows, int32_t minimum)
     ra_backend *b = t->b;
     ra_objective o = {.beta = 0.3, .tau = 0.1, .alpha_kl = 0.1, .npo_scale = 1.0};
     int64_t size = ra_model_trainable(t->m)->size;
-    ra_engine *e = ra_engine_new(t->m, rows, true, NULL), *reference = ra_engine_new(t->reference, rows, false, NULL);
+    ra_engine *e = engine_alone(t->m, rows, true), *reference = engine_alone(t->reference, rows, false);
     ra_engine_set_reference_head(e, (const char *)t->reference->w_a + (size_t)t->reference->head * b->a_size);
     ra_microbatch *mb = ra_microbatch_new(rows);
     void *gradient = b->ops->alloc(b, (size_t)size * b->r_size);
+    char *states = b->ops->alloc(b, (size_t)(rows * t->m->arch.hidden) * b->a_size);
     ra_packing p;
     total out = {.gradient = ra_alloc((size_t)size, sizeof(double))};
     CHECK_OK(ra_packing_make(t->store, t->work, t->n, rows, minimum, false, &p));
     for (int32_t k = 0; k < p.packs; k++) {
         ra_packing_fill(&p, k, t->store, t->work, mb);
-        ra_engine_forward(reference, mb, &o, NULL);
-        const char *hidden = (const char *)ra_engine_hidden(reference) + (size_t)(mb->kl_first * t->m->arch.hidden) * b->a_size;
-        ra_engine_forward(e, mb, &o, mb->kl_first < mb->head_rows ? hidden : NULL);
-        ra_engine_backward(e, mb, &o, &(ra_backward){.gradient = gradient});
+        run_pass(&(one_pass){.e = reference, .m = t->reference, .objective = &o, .hidden = states}, mb);
+        const void *hidden = states + (size_t)(mb->kl_first * t->m->arch.hidden) * b->a_size;
+        run_pass(&(one_pass){.e = e,
+                             .objective = &o,
+                             .reference = mb->kl_first < mb->head_rows ? hidden : NULL,
+                             .backward = &(ra_backward){.gradient = gradient}},
+                 mb);
         for (int32_t i = 0; i < mb->items; i++) out.loss += mb->item[i].weight * mb->item[i].loss;
         if (mb->head_rows > out.most_head_rows) out.most_head_rows = mb->head_rows;
     }
@@ -222,6 +226,7 @@ static total over_packs(bench *t, int32_t rows, int32_t minimum)
     ra_dtype_convert(RA_DTYPE_F64, out.gradient, b->r, host, size);
     ra_free(host);
     b->ops->release(b, gradient);
+    b->ops->release(b, states);
     ra_packing_free(&p);
     ra_engine_free(e);
     ra_engine_free(reference);
