@@ -151,7 +151,7 @@ static const char *layouts(const ra_comm *world)
             MPI_EXPECT_OK(ra_comm_agree(world, run(world, name, cases[i].family, cases[i].words, words, &many)));
             double d[] = {difference(many.raw, one.raw, SAMPLES), difference(many.weight, one.weight, SAMPLES),
                           difference(many.reference, one.reference, SAMPLES * RA_ROLES), steps_difference(&many, &one)};
-            AGREED(d[0] < 2e-6 && d[1] < 2e-6 && d[2] < 2e-6 && d[3] < 2e-4,
+            AGREED(d[0] < 2e-6 && d[1] < 2e-6 && d[2] < 2e-6 && d[3] < 1e-3,
                    "%s, %d stages of %d ranks: products %.1e, weights %.1e, log p_ref %.1e, steps %.1e", cases[i].family, stages,
                    world->size, d[0], d[1], d[2], d[3]);
             free(name);
