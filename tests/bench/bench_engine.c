@@ -3,6 +3,7 @@
  *   bench_engine [MODEL [PRECISION]]     MODEL: a directory or a GGUF file; else $REALIGN_DEMO_GGUF
  * FLOP model, P_l the weights of the layers' products, n the head rows: forward 2 rows P_l + 2 n V H; backward through activations as much; gradients, or products with the tangent, as much
  * again with full parameters. The head's second logits product is work we add, not necessary work, and attention's products are left out: both only lower the share that is printed. */
+#include <realign/cost.h>
 #include <realign/engine.h>
 #include <realign/mem.h>
 #include <realign/rng.h>
@@ -11,21 +12,6 @@
 #include <stdlib.h>
 
 enum { ROWS = 1024, PROMPT = 60, RESPONSE = 58, REPEATS = 3 };
-
-static double layer_flops(const ra_model *m, int64_t rows)
-{
-    double weights = 0.0;
-    for (int32_t i = 0; i < m->arch.layers; i++) {
-        const ra_linear *l[] = {&m->layer[i].qkv, &m->layer[i].o, &m->layer[i].gate_up, &m->layer[i].down};
-        for (int k = 0; k < 4; k++) weights += (double)l[k]->in * l[k]->out;
-    }
-    return 2.0 * (double)rows * weights;
-}
-
-static double head_flops(const ra_model *m, int64_t n)
-{
-    return 2.0 * (double)n * m->arch.vocabulary * m->arch.hidden;
-}
 
 static void fill(const ra_model *m, ra_microbatch *mb)
 {
@@ -117,7 +103,8 @@ static void bench(ra_backend *b, const ra_modelfile *file, ra_training training)
         ra_engine_contract(e, mb, &o, gradient, tangent_a, dot);
         if (ra_now() - t < contract) contract = ra_now() - t;
     }
-    double once = layer_flops(m, mb->pack.rows) + head_flops(m, mb->head_rows), passes = full ? 3.0 : 2.0;
+    const ra_workload scoring = {.training = RA_FROZEN, .head_share = (double)mb->head_rows / mb->pack.rows};
+    double once = ra_cost_model(&m->arch, &scoring).forward * mb->pack.rows, passes = full ? 3.0 : 2.0;
     double limit1 = best_products(m, 1, mb->pack.rows, mb->head_rows),
            limit = best_products(m, full ? 3 : 2, mb->pack.rows, mb->head_rows);
     printf("%s: %d pairs, %d rows, %d head rows, %.0f GFLOP a pass\n", full ? "full parameters" : "LoRA r32 on q_proj, v_proj",
