@@ -23,7 +23,7 @@
 typedef enum {
     RA_PIPELINE_GPIPE,       /* all forward, then all backward */
     RA_PIPELINE_1F1B,        /* one forward, one backward: at most p - r micro-batches in flight */
-    RA_PIPELINE_INTERLEAVED, /* 1F1B over v chunks a rank: the bubble is v times smaller */
+    RA_PIPELINE_INTERLEAVED, /* 1F1B over v chunks a rank, messages hidden behind work: the bubble is v times smaller */
     RA_PIPELINE_ZERO_BUBBLE, /* ZB-H1: backward split; weight gradients fill the bubble */
     RA_PIPELINE_FORWARD,     /* forward alone, any v: scoring, hidden states of the reference */
     RA_PIPELINE_KINDS
@@ -81,8 +81,9 @@ typedef struct {
 enum { RA_SCHEDULE_MOST_TAGS = 32768 /* MPI's least upper bound of tags + 1: 2 m v must not exceed it */ };
 
 /* The table of all ranks. On every rank and chunk micro-batches run in ascending order, forward, backward and weight gradients alike: gradients are summed in one order
- * whatever the kind. v must be 1 but for INTERLEAVED and FORWARD; with v = 1 INTERLEAVED is 1F1B.
- * INTERLEAVED takes any m: micro-batches go in groups of at least p, as even as possible, larger ones first. Where p divides m these are groups of p: Megatron's order.
+ * whatever the kind. v must be 1 but for INTERLEAVED and FORWARD.
+ * INTERLEAVED takes any m: micro-batches go in groups of at least p, as even as possible, larger ones first. Where p divides m these are groups of p: Megatron's order. It runs 2 (p - 1 - r) forwards
+ * ahead where 1F1B runs p - 1 - r, so that messages travel while their receivers have other work; with v = 1 it is 1F1B with that slack.
  * RA_ERR_ARG names the argument and what is accepted; *out is then empty. Free with ra_schedule_free. */
 ra_err ra_schedule_make(ra_pipeline_kind kind, int32_t p, int32_t m, int32_t v, ra_schedule *out);
 void ra_schedule_free(ra_schedule *s);

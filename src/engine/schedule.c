@@ -40,13 +40,15 @@ static ra_slot pass(const ra_schedule *s, ra_slot_op op, int32_t i)
                      .send = {-1, -1, -1}};
 }
 
-/* Forward passes before the first backward pass, but for the one right before it. */
+/* Forward passes before the first backward pass, but for the one right before it. Twice the ranks behind, as Megatron's order has it, leaves a message one slot of time on
+ * its way; ranks of 1F1B wait for every message while it travels. */
 static int32_t ahead_of(const ra_schedule *s, int32_t r)
 {
-    const ra_schedule_groups g = ra_schedule_groups_of(s->ranks, s->micro_batches);
-    int32_t ranks_behind = s->ranks - 1 - r, v = s->chunks;
+    const int32_t ranks_behind = s->ranks - 1 - r, v = s->chunks;
     if (s->kind == RA_PIPELINE_GPIPE || s->kind == RA_PIPELINE_FORWARD) return s->micro_batches * v;
-    return v > 1 ? 2 * ranks_behind + (v - 1) * (g.size + (g.larger > 0)) : ranks_behind;
+    if (s->kind != RA_PIPELINE_INTERLEAVED) return ranks_behind;
+    const ra_schedule_groups g = ra_schedule_groups_of(s->ranks, s->micro_batches);
+    return 2 * ranks_behind + (v - 1) * (g.size + (g.larger > 0));
 }
 
 static void order_slots(const ra_schedule *s, int32_t r, ra_schedule_rank *to)

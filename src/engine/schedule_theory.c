@@ -13,7 +13,8 @@ int32_t ra_schedule_theory_peak(ra_pipeline_kind kind, int32_t p, int32_t m, int
     case RA_PIPELINE_GPIPE: return m;
     case RA_PIPELINE_ZERO_BUBBLE: return least(m, p);
     case RA_PIPELINE_FORWARD: return 1;
-    default: return v == 1 ? least(m, p - r) : least(m * v, 2 * (p - 1 - r) + (v - 1) * (g.size + (g.larger > 0)) + 1);
+    case RA_PIPELINE_INTERLEAVED: return least(m * v, 2 * (p - 1 - r) + (v - 1) * (g.size + (g.larger > 0)) + 1);
+    default: return least(m, p - r);
     }
 }
 

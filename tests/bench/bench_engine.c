@@ -5,6 +5,7 @@
  * again with full parameters. The head's second logits product is work we add, not necessary work, and attention's products are left out: both only lower the share that is printed. */
 #include "support/passes.h"
 
+#include <realign/cost.h>
 #include <realign/mem.h>
 #include <realign/rng.h>
 
@@ -12,21 +13,6 @@
 #include <stdlib.h>
 
 enum { ROWS = 1024, PROMPT = 60, RESPONSE = 58, REPEATS = 3 };
-
-static double layer_flops(const ra_model *m, int64_t rows)
-{
-    double weights = 0.0;
-    for (int32_t i = 0; i < m->layers; i++) {
-        const ra_linear *l[] = {&m->layer[i].qkv, &m->layer[i].o, &m->layer[i].gate_up, &m->layer[i].down};
-        for (int k = 0; k < 4; k++) weights += (double)l[k]->in * l[k]->out;
-    }
-    return 2.0 * (double)rows * weights;
-}
-
-static double head_flops(const ra_model *m, int64_t n)
-{
-    return 2.0 * (double)n * m->arch.vocabulary * m->arch.hidden;
-}
 
 static void fill(const ra_model *m, ra_microbatch *mb)
 {
@@ -125,7 +111,8 @@ static void bench(ra_backend *b, const ra_modelfile *file, ra_training mode)
         b->ops->cast_to_a(b, l->size, gradient, tangent_a);
         seconds_of(&weighing, mb, &contract);
     }
-    double once = layer_flops(m, mb->pack.rows) + head_flops(m, mb->head_rows), passes = full ? 3.0 : 2.0;
+    const ra_workload work = {.training = RA_FROZEN, .head_share = (double)mb->head_rows / mb->pack.rows};
+    double once = ra_cost_model(&m->arch, &work).forward * mb->pack.rows, passes = full ? 3.0 : 2.0;
     double limit1 = best_products(m, 1, mb->pack.rows, mb->head_rows),
            limit = best_products(m, full ? 3 : 2, mb->pack.rows, mb->head_rows);
     printf("%s: %d pairs, %d rows, %d head rows, %.0f GFLOP a pass\n", full ? "full parameters" : "LoRA r32 on q_proj, v_proj",
