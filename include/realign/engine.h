@@ -2,6 +2,7 @@
 #ifndef REALIGN_ENGINE_H
 #define REALIGN_ENGINE_H
 #include <realign/comm.h>
+#include <realign/cost.h>
 #include <realign/loss.h>
 #include <realign/model.h>
 #include <realign/schedule.h>
@@ -25,9 +26,9 @@ void ra_grid_sum_tied(const ra_grid *grid, const ra_model *m, void *vector);
 /* Collective over grid->pipeline. |vector|^2 over all stages, each tensor once; the same on all of them. */
 double ra_grid_sum_squares(const ra_grid *grid, const ra_model *m, const void *vector);
 
-/* Not collective. From the settings: grid.data against the rank count; the layers of this rank's stage (grid.layers, grid.chunks). Errors name the key. */
+/* Not collective. From the settings: grid.data against the rank count; the layers of this rank's stage (grid.chunks, grid.layers or balanced for `work`). Errors name the key. */
 ra_err ra_grid_check(const ra_settings *s, const ra_grid *grid);
-ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *arch, ra_part *out);
+ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *arch, const ra_workload *work, ra_part *out);
 
 /* ---- a replica's computation ---- */
 typedef struct {

@@ -1,5 +1,6 @@
 /* What the settings say of the grid. */
 #include <realign/engine.h>
+#include <realign/split.h>
 
 #include <string.h>
 
@@ -11,19 +12,24 @@ ra_err ra_grid_check(const ra_settings *s, const ra_grid *grid)
                    grid->stages, (long long)copies * grid->stages, grid->world.size);
 }
 
-ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *arch, ra_part *out)
+ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *arch, const ra_workload *work, ra_part *out)
 {
-    int32_t chunks = (int32_t)ra_set_int(s, "grid.chunks"), runs = grid->stages * chunks;
+    int32_t chunks = (int32_t)ra_set_int(s, "grid.chunks");
+    const char *list = ra_set_text(s, "grid.layers");
+    ra_split_model model = {
+        .work = *work,
+        .memory = {.a_size = 2, .r_size = 4, .rows = (int32_t)ra_set_int(s, "pack.tokens"), .shards = grid->data.size}};
+    ra_split split;
+    ra_err err = *list ? ra_split_parse(list, arch, &model, grid->stages, chunks, &split)
+                       : ra_split_make(arch, &model, grid->stages, chunks, &split);
+    if (err != RA_OK) return ra_fail_in(err, *list ? "grid.layers" : "grid.pipeline, grid.chunks");
     *out = (ra_part){.chunks = chunks};
-    if (runs > arch->layers) {
-        return ra_fail(RA_ERR_ARG, "grid.pipeline %d times grid.chunks %d: the model has %d layers, at most one run each",
-                       grid->stages, chunks, arch->layers);
-    }
     for (int32_t c = 0; c < chunks; c++) {
-        int32_t run = c * grid->stages + grid->stage;
-        out->chunk[c].first = arch->layers * run / runs;
-        out->chunk[c].count = arch->layers * (run + 1) / runs - out->chunk[c].first;
+        int32_t stage = c * grid->stages + grid->stage;
+        out->chunk[c].first = split.begin[stage];
+        out->chunk[c].count = split.begin[stage + 1] - split.begin[stage];
     }
+    ra_split_free(&split);
     return RA_OK;
 }
 

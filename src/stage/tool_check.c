@@ -89,7 +89,9 @@ ra_err ra_check_open_model(ra_checker *c, const char *name, ra_training training
     ra_err err = ra_modelfile_open(path, &file);
     if (err == RA_OK && adapter) err = ra_lora_read_config(adapter_path, &lora);
     if (err == RA_OK) err = ra_arch_of(file, &arch);
-    if (err == RA_OK) err = ra_grid_part(c->s, &c->grid, &arch, &part);
+    if (err == RA_OK)
+        err =
+            ra_grid_part(c->s, &c->grid, &arch, &(ra_workload){.training = training, .context = 16.0, .head_share = 0.5}, &part);
     if (err == RA_OK) err = ra_model_open(c->b, file, training, adapter ? &lora : NULL, c->f.longest + 1, &part, out);
     if (err == RA_OK && adapter) err = ra_model_load_adapter(*out, adapter_path);
     ra_modelfile_close(file);
