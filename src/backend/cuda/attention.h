@@ -53,7 +53,7 @@ template <class A, int STEP> struct key_walk {
     int at, end; /* this tile: rows [at, min(at + STEP, end)) of the range; at == end: there is none */
 
     __device__ key_walk(const ra_attention_plan &in_plan, const attention_call &of_call, const attention_prefix<A> &with_prefix,
-                        const A *of_qkv, int of_kv, const ra_attention_tile &of_tile)
+                        const A *const &of_qkv, int of_kv, const ra_attention_tile &of_tile)
         : k(of_qkv), at(0), end(0), plan(in_plan), call(of_call), prefix(with_prefix), qkv(of_qkv), tile(of_tile), kv(of_kv), shift(0),
           next(of_tile.piece), in_pack(!with_prefix.cache)
     {
