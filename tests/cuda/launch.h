@@ -165,12 +165,13 @@ static inline void *indices(launch *t, int64_t n, int64_t below, int negative)
     return memory;
 }
 
-/* Not zero, and a guard behind: what a launcher must not count on, and must not touch. */
+/* Full of NaNs, and a guard behind: what a launcher must not count on, and must not touch. */
 static inline void *workspace_of(launch *t, size_t bytes)
 {
     t->workspace_bytes = bytes;
     cuda(cudaMalloc((void **)&t->workspace, bytes + GUARD));
-    cuda(cudaMemset(t->workspace, 0xa5, bytes + GUARD));
+    cuda(cudaMemset(t->workspace, 0xff, bytes)); /* NaNs */
+    cuda(cudaMemset(t->workspace + bytes, 0xa5, GUARD));
     return t->workspace;
 }
 
