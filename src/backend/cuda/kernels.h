@@ -16,15 +16,15 @@ extern "C" {
 /* attention, where `prefix` is NULL, and attention_prefixed, where `lse` is NULL */
 void ra_cuda_attention(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,
                        const ra_cached_prefix *prefix, const void *qkv, void *out, void *lse);
-void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, int32_t rows, const ra_attention *shape,
-                            const void *qkv, const void *out, const void *lse, const void *dout, void *dqkv, void *workspace,
-                            size_t bytes);
+void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, int32_t rows,
+                            const ra_attention *shape, const void *qkv, const void *out, const void *lse, const void *dout,
+                            void *dqkv, void *workspace, size_t bytes);
 size_t ra_cuda_attention_grad_workspace(int32_t rows, const ra_attention *shape); /* 4 bytes a row and head */
 void ra_cuda_cache_store(cudaStream_t stream, ra_dtype a, int32_t rows, const ra_attention *shape, const void *qkv, int64_t ldq,
                          const int32_t *slot, const int32_t *position, void *cache, int64_t slot_stride, int64_t value_offset);
 /* No sequence is longer than the positions between the keys and the values of a slot. */
-void ra_cuda_attention_cached(cudaStream_t stream, ra_dtype a, int32_t rows, const ra_attention *shape, const void *q, int64_t ldq,
-                              const void *cache, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
+void ra_cuda_attention_cached(cudaStream_t stream, ra_dtype a, int32_t rows, const ra_attention *shape, const void *q,
+                              int64_t ldq, const void *cache, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
                               const int32_t *length, void *out, void *workspace, size_t bytes);
 size_t ra_cuda_attention_cached_workspace(int32_t rows, const ra_attention *shape, int64_t value_offset);
 
@@ -39,11 +39,12 @@ void ra_cuda_bias_grad(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t n,
 size_t ra_cuda_bias_grad_workspace(int64_t rows, int64_t n); /* at most 1 KiB a column */
 
 /* dots.cu; sum_squares and dot leave their result in *result, device memory too */
-void ra_cuda_row_dot(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t n, double s, const void *x, int64_t ldx, const void *y,
-                     double *dot);
+void ra_cuda_row_dot(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t n, double s, const void *x, int64_t ldx,
+                     const void *y, double *dot);
 void ra_cuda_row_dot_vector(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t n, const void *x, int64_t ldx, const void *v,
                             double *dot);
-void ra_cuda_sum_squares(cudaStream_t stream, ra_dtype a, int64_t n, const void *x, double *result, void *workspace, size_t bytes);
+void ra_cuda_sum_squares(cudaStream_t stream, ra_dtype a, int64_t n, const void *x, double *result, void *workspace,
+                         size_t bytes);
 void ra_cuda_dot(cudaStream_t stream, ra_dtype a, int64_t n, const void *x, const void *y, double *result, void *workspace,
                  size_t bytes);
 size_t ra_cuda_sum_squares_workspace(int64_t n);
