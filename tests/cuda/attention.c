@@ -38,43 +38,27 @@ typedef struct {
     int32_t jump;          /* position that every 11th row skips ahead to */
 } attention_case;
 
-static const attention_case cases[] = {
-    /* small and odd heads: attention_simple.cu in both precisions */
-    {&crossed, 0, 3, 1, 16, 0, 0, 0, 0, 0},
-    {&deep, 0, 4, 1, 24, 0, 5, 0, 0, 0},
-    {&crossed, 0, 7, 1, 80, 30, 0, 0, 0, 0},
-    {NULL, 67, 2, 2, 96, 0, 20, 0, 0, 3},
-    {NULL, 33, 8, 1, 48, 2, 0, 0, 0, 0},
-    {&crossed, 0, 2, 1, 18, 0, 0, 1, 0, 0},
-    {NULL, 40, 2, 1, 250, 0, 0, 0, 0, 0},
-    /* tensor cores in bf16 */
-    {NULL, 1, 3, 1, 64, 0, 0, 0, 0, 0},
-    {NULL, 15, 1, 1, 64, 0, 0, 0, 0, 0},
-    {NULL, 16, 1, 1, 128, 0, 0, 0, 0, 0},
-    {NULL, 17, 1, 1, 256, 0, 0, 0, 0, 0},
-    {NULL, 63, 1, 1, 64, 0, 0, 0, 0, 0},
-    {NULL, 64, 1, 1, 64, 0, 0, 0, 0, 0},
-    {NULL, 65, 2, 1, 128, 0, 0, 0, 0, 0},
-    {NULL, 127, 1, 1, 64, 0, 0, 0, 0, 0},
-    {NULL, 128, 1, 1, 64, 0, 0, 0, 0, 0},
-    {NULL, 129, 1, 1, 64, 0, 0, 0, 0, 0},
-    {NULL, 200, 1, 1, 64, 0, 50, 0, 0, 0},
-    {NULL, 300, 1, 1, 64, 0, 100, 0, 0, 2},
-    {NULL, 90, 1, 1, 128, 0, 1, 0, 0, 0},
-    {&typical, 0, 2, 1, 64, 0, 0, 0, 0, 0},
-    {&typical, 0, 1, 1, 128, 50, 70, 0, 0, 0},
-    {&typical, 0, 1, 1, 256, 30, 0, 0, 0, 0},
-    {&crossed, 0, 8, 1, 64, 0, 0, 0, 0, 0},
-    {&crossed, 0, 3, 1, 128, 0, 13, 0, 0, 0},
-    {&crossed, 0, 2, 1, 256, 0, 7, 0, 0, 5},
-    {&deep, 0, 7, 1, 64, 5, 9, 0, 0, 0},
-    {&crossed, 0, 2, 1, 64, 0, 0, 1, 0, 0}, /* no 16-byte accesses */
-    /* going on from a cache */
-    {&crossed, 0, 4, 2, 24, 0, 0, 0, 37, 0},
-    {&crossed, 0, 3, 1, 64, 0, 0, 0, 64, 0},
-    {&crossed, 0, 2, 2, 128, 20, 40, 0, 70, 0},
-    {&deep, 0, 2, 1, 256, 0, 0, 0, 3, 0},
-    {&deep, 0, 2, 1, 64, 0, 12, 0, 100, 0},
+/* attention_simple.cu, in both precisions */
+static const attention_case plain_cases[] = {
+    {&crossed, 0, 3, 1, 16, 0, 0, 0, 0, 0},  {&deep, 0, 4, 1, 24, 0, 5, 0, 0, 0},     {&crossed, 0, 7, 1, 6, 30, 0, 0, 0, 0},
+    {&deep, 0, 2, 1, 80, 30, 0, 0, 0, 0},    {NULL, 67, 1, 1, 96, 0, 20, 0, 0, 3},    {NULL, 33, 8, 1, 10, 2, 0, 0, 0, 0},
+    {&deep, 0, 2, 1, 18, 0, 0, 1, 0, 0},     {NULL, 35, 1, 1, 250, 0, 0, 0, 0, 0},    {NULL, 1, 3, 1, 32, 0, 0, 0, 0, 0},
+    {NULL, 129, 1, 1, 16, 0, 0, 0, 0, 0},    {NULL, 200, 1, 1, 8, 0, 50, 0, 0, 2},    {&typical, 0, 1, 1, 8, 0, 0, 0, 0, 0},
+    {&crossed, 0, 4, 2, 24, 0, 0, 0, 37, 0}, {&deep, 0, 2, 1, 40, 10, 12, 0, 100, 0},
+};
+
+/* Tensor cores, in bf16 */
+static const attention_case tile_cases[] = {
+    {NULL, 1, 3, 1, 64, 0, 0, 0, 0, 0},        {NULL, 15, 1, 1, 64, 0, 0, 0, 0, 0},     {NULL, 16, 1, 1, 128, 0, 0, 0, 0, 0},
+    {NULL, 17, 1, 1, 256, 0, 0, 0, 0, 0},      {NULL, 63, 1, 1, 64, 0, 0, 0, 0, 0},     {NULL, 64, 1, 1, 64, 0, 0, 0, 0, 0},
+    {NULL, 65, 2, 1, 128, 0, 0, 0, 0, 0},      {NULL, 127, 1, 1, 64, 0, 0, 0, 0, 0},    {NULL, 128, 1, 1, 64, 0, 0, 0, 0, 0},
+    {NULL, 129, 1, 1, 64, 0, 0, 0, 0, 0},      {NULL, 200, 1, 1, 64, 0, 50, 0, 0, 0},   {NULL, 300, 1, 1, 64, 0, 100, 0, 0, 2},
+    {NULL, 90, 1, 1, 128, 0, 1, 0, 0, 0},      {&typical, 0, 1, 1, 64, 0, 0, 0, 0, 0},  {&typical, 0, 1, 1, 128, 50, 70, 0, 0, 0},
+    {&crossed, 0, 1, 1, 256, 30, 0, 0, 0, 0},  {&crossed, 0, 4, 1, 64, 0, 0, 0, 0, 0},  {NULL, 40, 8, 1, 64, 0, 0, 0, 0, 0},
+    {&deep, 0, 3, 1, 128, 0, 13, 0, 0, 0},     {&deep, 0, 2, 1, 256, 0, 7, 0, 0, 5},    {&deep, 0, 7, 1, 64, 5, 9, 0, 0, 0},
+    {&deep, 0, 2, 1, 64, 0, 0, 1, 0, 0}, /* no 16-byte accesses */
+    {&crossed, 0, 3, 1, 64, 0, 0, 0, 64, 0},   {&deep, 0, 2, 2, 128, 20, 40, 0, 70, 0}, {&deep, 0, 2, 1, 256, 0, 0, 0, 3, 0},
+    {&crossed, 0, 2, 1, 64, 0, 12, 0, 100, 0},
 };
 
 /* An array in both memories. */
@@ -219,17 +203,17 @@ static ra_backend *reference(void)
 /* bf16 kernels round the softmax and its gradient once more, before the products that they enter: 2^-9 of each term. */
 static double largest_error(void)
 {
-    return tested == RA_DTYPE_BF16 ? 2.5e-2 : 1e-5;
+    return tested == RA_DTYPE_BF16 ? 4e-2 : 1e-5;
 }
 
 static double mean_error(void)
 {
-    return tested == RA_DTYPE_BF16 ? 5e-3 : 2e-6;
+    return tested == RA_DTYPE_BF16 ? 4e-3 : 2e-6;
 }
 
 static int run_forward_backward(const attention_case *c)
 {
-    ra_rng rng = ra_rng_make(SEED + (uint64_t)(c - cases), RA_STREAM_TEST);
+    ra_rng rng = ra_rng_make(SEED, RA_STREAM_TEST);
     ra_pack pack = pack_of(c);
     ra_attention a = attention_of(c);
     int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim,
@@ -268,7 +252,7 @@ static int run_forward_backward(const attention_case *c)
 /* One slot a tree, handed out backwards; the last tree has a shorter prefix. */
 static int run_prefixed(const attention_case *c)
 {
-    ra_rng rng = ra_rng_make(SEED + (uint64_t)(c - cases), RA_STREAM_TEST);
+    ra_rng rng = ra_rng_make(SEED, RA_STREAM_TEST);
     ra_pack pack = pack_of(c);
     ra_attention a = attention_of(c);
     int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim,
@@ -306,13 +290,23 @@ static int run_prefixed(const attention_case *c)
     return bad;
 }
 
-static void test_packs(void **state)
+static int run_cases(const attention_case *c, size_t n)
+{
+    int bad = 0;
+    for (size_t i = 0; i < n; i++) bad += c[i].prefix ? run_prefixed(&c[i]) : run_forward_backward(&c[i]);
+    return bad;
+}
+
+static void test_plain(void **state)
 {
     tested = *(const ra_dtype *)*state;
-    int bad = 0;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        bad += cases[i].prefix ? run_prefixed(&cases[i]) : run_forward_backward(&cases[i]);
-    assert_int_equal(bad, 0);
+    assert_int_equal(run_cases(plain_cases, sizeof plain_cases / sizeof plain_cases[0]), 0);
+}
+
+static void test_tiles(void **state)
+{
+    tested = *(const ra_dtype *)*state;
+    assert_int_equal(run_cases(tile_cases, sizeof tile_cases / sizeof tile_cases[0]), 0);
 }
 
 /* Rows of slots, around the edges of a chunk of keys; `pad` elements between the rows of q and between the slots. */
@@ -424,8 +418,9 @@ int main(void)
 {
     static ra_dtype fp32 = RA_DTYPE_F32, bf16 = RA_DTYPE_BF16;
     const struct CMUnitTest tests[] = {
-        {"packs in fp32", test_packs, NULL, NULL, &fp32},
-        {"packs in bf16", test_packs, NULL, NULL, &bf16},
+        {"packs in fp32", test_plain, NULL, NULL, &fp32},
+        {"packs in bf16", test_plain, NULL, NULL, &bf16},
+        {"packs on tensor cores", test_tiles, NULL, NULL, &bf16},
         {"the cache in fp32", test_cached, NULL, NULL, &fp32},
         {"the cache in bf16", test_cached, NULL, NULL, &bf16},
         {"a tree's bits in fp32", test_bits_of_a_tree, NULL, NULL, &fp32},
