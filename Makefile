@@ -35,7 +35,7 @@ CUDA_HOME  ?= $(firstword $(wildcard /usr/local/cuda) $(patsubst %/bin/nvcc,%,$(
 NVCC       ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) nvcc)
 CUDA_ARCHS ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a
 CXX_LIBS   := -lstdc++
-CUDA_LIBS  ?= -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt -lpthread $(CXX_LIBS)
+CUDA_LIBS  ?= -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -ldl -lrt -lpthread $(CXX_LIBS)
 CUDA_C     := $(sort $(wildcard src/backend/cuda/*.c))
 CUDA_CU    := $(sort $(wildcard src/backend/cuda/*.cu))
 CUDA_OBJ   := $(CUDA_C:%.c=$(BUILD)/%.o) $(CUDA_CU:%=$(BUILD)/%.o)
@@ -82,7 +82,7 @@ SIM         := $(BUILD)/cudasim
 SIM_CFLAGS  := -Itests/cudasim -DRA_WITH_CUDA
 # Inlined or not, a kernel must not keep an address of thread-local memory over a switch; nothing here has any.
 SIM_CXXFLAGS = -std=c++17 -O2 -g -march=$(ARCH) -fopenmp -fno-math-errno -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-enum-compare $(if $(CI),-Werror) $(SANFLAGS) -Iinclude \
-               -Itests/cudasim -Isrc/backend/cuda -MMD -MP
+               -Itests/cudasim -Isrc/backend/cuda $(PKG_CFLAGS) -DOMPI_SKIP_MPICXX -MMD -MP
 SIM_REG     := $(SIM)/src/backend/registry.o
 SIM_LIB     := $(SIM)/libcudasim.a
 SIM_OBJ     := $(CUDA_C:%.c=$(SIM)/%.o) $(CUDA_CU:%=$(SIM)/%.o) \
@@ -90,7 +90,7 @@ SIM_OBJ     := $(CUDA_C:%.c=$(SIM)/%.o) $(CUDA_CU:%=$(SIM)/%.o) \
 SIM_LIBS    := -lboost_context $(CXX_LIBS)
 # Programs of the tests that run once more with the CUDA backend, and the tests of the execution model itself.
 SIM_TEST    := $(patsubst %,$(SIM)/tests/ops/%,agree nonfinite)
-SIM_OWN     := $(patsubst %.c,$(SIM)/%,$(sort $(wildcard tests/cuda/*.c)))
+SIM_OWN     := $(patsubst %.c,$(SIM)/%,$(sort $(wildcard tests/cuda/*.c tests/cuda/mpi/*.c)))
 cudasim: $(SIM)/realign
 cudasim-tests: $(SIM)/realign $(SIM_TEST) $(SIM_OWN)
 

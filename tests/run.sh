@@ -126,6 +126,10 @@ for source in tests/cuda/*.c; do
     wanted "$source" || continue
     run_test "${source%.c}" "$BUILD/cudasim/${source%.c}"
 done
+for source in tests/cuda/mpi/*.c; do
+    wanted "$source" || continue
+    for ranks in 1 2 3 4; do run_test "${source%.c} -n $ranks" mpirun -n $ranks "$BUILD/cudasim/${source%.c}"; done
+done
 for source in tests/mpi/*.c; do
     wanted "$source" || continue
     for ranks in 1 2 3 4; do run_test "${source%.c} -n $ranks" mpirun -n $ranks "$BUILD/${source%.c}"; done

@@ -18,6 +18,7 @@ for source in tests/bench/*.c tests/bench/*.sh; do
     echo "== $source (OMP_NUM_THREADS=$OMP_NUM_THREADS)"
     case $source in
         *.sh) bash "$source" ;;
+        */bench_pipeline.c) OMP_NUM_THREADS=1 mpirun -n 2 "$build/${source%.c}" ;;
         *) "$build/${source%.c}" ;;
     esac || { echo "== $source FAILED"; failed=1; }
 done

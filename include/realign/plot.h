@@ -3,6 +3,7 @@
 #ifndef REALIGN_PLOT_H
 #define REALIGN_PLOT_H
 #include <realign/mem.h>
+#include <realign/schedule.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -19,7 +20,7 @@ typedef enum {
     RA_COLOURS
 } ra_colour;
 
-/* Appends the CSS that plots need: variables for light and dark, and classes. */
+/* Appends the CSS that plots need: variables for light and dark (but --page), and classes. */
 void ra_plot_style(ra_buf *out);
 
 typedef struct {
@@ -34,6 +35,7 @@ typedef struct {
     double low, high;              /* bounds of the value axis (y; of bars: x) where high > low; else from the data */
     const char *unit;              /* bars: after each value, "%" */
     int decimals;                  /* bars: of each value */
+    bool alone; /* a file of its own: it carries its style and a margin, and keeps its width where a page would shrink it */
 } ra_plot;
 
 /* ---- axes ---- */
@@ -87,5 +89,10 @@ typedef struct {
 } ra_flow_link;
 /* A flow diagram: node heights and ribbon widths in proportion to values; nodes of a column stand in the given order. Nodes of 0 are left out. */
 void ra_plot_flow(ra_buf *out, const ra_plot *plot, const ra_flow_node *node, int nodes, const ra_flow_link *link, int links);
+
+/* ---- pipeline schedules ---- */
+/* A row a rank, a box a slot with its micro-batch's number where it has room, time to the right; beside each row the rank's idle share and the activations it holds. A
+ * caption names makespan, bubble and peak. `plot` gives x_label (the unit of time); title, description and width may be left to the schedule. */
+void ra_plot_schedule(ra_buf *out, const ra_plot *plot, const ra_schedule *s, const ra_schedule_timing *t);
 
 #endif

@@ -11,6 +11,9 @@
  * write are errors. */
 ra_err ra_report_write(const char *dir, int64_t samples);
 
+/* Writes the picture of a schedule with these costs (ra_plot_schedule) as an SVG file of its own. `unit` names the unit of time; NULL: "time". RA_ERR_DATA, RA_ERR_IO. */
+ra_err ra_report_write_schedule(const char *path, const ra_schedule *s, const ra_schedule_costs *costs, const char *unit);
+
 /* ---- text for HTML and SVG ---- */
 /* Escapes < > & " ' ; bytes that are not UTF-8, and control characters other than tab and newline, become U+FFFD. */
 void ra_html_text(ra_buf *out, const char *text);

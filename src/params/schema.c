@@ -22,6 +22,7 @@ const ra_section ra_schema_sections[] = {
     {"max_new_tokens", "Generation"},
     {"eval.path", "Evaluation and report"},
     {"backend", "Machine"},
+    {"grid.pipeline", "Grid"},
     {"run.dir", "Run"},
 };
 
@@ -404,6 +405,8 @@ const ra_key ra_schema[] = {
      .unit = "",
      .help = "Precision of products; master weights and sums are fp32. auto takes bf16 on GPUs, and on processors only where they "
              "multiply it natively. fp64 is for backend: ref, tf32 for backend: cuda."},
+
+#include "schema_grid.h"
 
     {.name = "run.dir",
      .type = RA_KEY_TEXT,

@@ -115,18 +115,28 @@ char *ra_text_cut(const char *text, int most)
     return n <= most ? ra_strdup(text) : ra_format("%.*s\u2026", (int)(cut - text), text);
 }
 
+/* Room around a picture that is a file of its own. */
+#define MARGIN 14.0
+
 void ra_svg_begin(ra_buf *out, const ra_plot *plot, double width, double height)
 {
+    double margin = plot->alone ? MARGIN : 0.0;
     ra_buf_addf(out,
-                "<svg class=\"plot\" role=\"img\" viewBox=\"0 0 %.0f %.0f\" style=\"max-width:%.0fpx\" "
+                "<svg class=\"plot\" role=\"img\" viewBox=\"%.0f %.0f %.0f %.0f\" style=\"%swidth:%.0fpx\" "
                 "xmlns=\"http://www.w3.org/2000/svg\">\n<title>",
-                width, height, width);
+                0.0 - margin, 0.0 - margin, width + 2.0 * margin, height + 2.0 * margin, plot->alone ? "" : "max-", width + 2.0 * margin);
     ra_html_text(out, plot->title ? plot->title : "Plot");
     ra_buf_adds(out, "</title>\n");
     if (plot->description) {
         ra_buf_adds(out, "<desc>");
         ra_html_text(out, plot->description);
         ra_buf_adds(out, "</desc>\n");
+    }
+    if (plot->alone) {
+        ra_buf_adds(out, "<style>\n");
+        ra_plot_style(out);
+        ra_buf_adds(out, ":root{--page:#fff}@media "
+                         "(prefers-color-scheme:dark){:root{--page:#14171c}}\nsvg.plot{background:var(--page)}\n</style>\n");
     }
     if (plot->title) ra_svg_text(out, 0.0, 14.0, "p-title", "start", plot->title);
 }

@@ -19,6 +19,8 @@ static const char style[] =
     ".p-line.faint{stroke-width:1;opacity:.35}circle.faint{opacity:.35}.p-points{opacity:.6}.p-error{fill:none;stroke:var(--ink);"
     "stroke-width:1.2}"
     ".p-ribbon{opacity:.32}\n"
+    ".p-idle{fill:var(--grid)}.p-slot-text,.p-slot-pale{font-size:9.5px;font-variant-numeric:tabular-nums}"
+    ".p-slot-text{fill:var(--page);font-weight:600}.p-slot-pale{fill:var(--ink)}\n"
     ".s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}.s4{stroke:var(--c4)}"
     ".s5{stroke:var(--c5)}.s6{stroke:var(--c6)}.s7{stroke:var(--c7)}\n"
     ".f0{fill:var(--c0)}.f1{fill:var(--c1)}.f2{fill:var(--c2)}.f3{fill:var(--c3)}.f4{fill:var(--c4)}.f5{fill:var(--c5)}"

@@ -16,7 +16,7 @@ if [ ! -d "$fixtures" ]; then
     exit 0
 fi
 models="gemma2 llama31 llama32_tied qwen25 qwen25_tied"
-echo "1..23"
+echo "1..30"
 number=0 failed=0
 check() { # description, exit status of what was tried
     number=$((number + 1))
@@ -46,6 +46,23 @@ for model in $models; do
     passes "$fixtures/$model" backend=cpu precision=bf16
     check "$model, cpu in bf16" $?
 done
+
+# the same over a grid of ranks: every schedule, tied embeddings on two stages, activations made again
+grid() { # ranks, model, words
+    local ranks=$1 model=$2
+    shift 2
+    mpirun -n "$ranks" "$REALIGN" check "$fixtures/$model" run.threads=1 backend=cpu precision=fp32 "$@" > "$work/log" 2>&1 &&
+        ! grep -q FAIL "$work/log" && [ "$(grep -c 'PASS$' "$work/log")" -ge 20 ]
+    check "$model on $ranks ranks: $*" $?
+}
+grid 2 gemma2 grid.pipeline=2
+grid 4 llama31 grid.pipeline=4 grid.schedule=gpipe recompute=full
+grid 4 qwen25 grid.pipeline=2 recompute=inputs
+grid 3 llama32_tied grid.pipeline=3 grid.schedule=zero-bubble
+grid 4 llama31 grid.pipeline=2 grid.chunks=2 grid.schedule=interleaved
+grid 2 qwen25_tied grid.data=2
+mpirun -n 2 "$REALIGN" check "$fixtures/qwen25_tied" backend=ref grid.pipeline=2 > "$work/log" 2>&1 && ! grep -q FAIL "$work/log"
+check "qwen25_tied on two stages, ref in double precision" $?
 
 fresh() { # a copy to break
     rm -rf "$work/copy"

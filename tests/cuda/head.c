@@ -43,7 +43,8 @@ static double spread_of(const launch_case *c)
 /* The odd block comes first, so that a second one must keep what it left. */
 static void softmax_update(launch *t, const launch_case *c, const shape *s)
 {
-    void *target = indices(t, s->rows, 3 * s->n, 5), *z = logits(t, s, spread_of(c), c->option & ODD), *next = logits(t, s, spread_of(c), false);
+    void *target = indices(t, s->rows, 3 * s->n, 5), *z = logits(t, s, spread_of(c), c->option & ODD),
+         *next = logits(t, s, spread_of(c), false);
     double *maximum = filled(t, "maximum", D, s->rows, -INFINITY), *sum = filled(t, "sum", D, s->rows, 0);
     double *target_logit = filled(t, "target_logit", D, s->rows, 7);
     CALL(softmax_update, s->rows, s->n, s->n, cap(c), z, target, maximum, sum, target_logit);
@@ -158,7 +159,8 @@ static void agrees(void **state)
 {
     const launch_case *c = *state;
     int wrong = 0;
-    for (int i = 0; i < SHAPES; i++) wrong += check_launch(ref, c, &shapes[i], 1700 + (uint64_t)(c - cases) * SHAPES + (uint64_t)i);
+    for (int i = 0; i < SHAPES; i++)
+        wrong += check_launch(ref, c, &shapes[i], 1700 + (uint64_t)(c - cases) * SHAPES + (uint64_t)i);
     assert_int_equal(wrong, 0);
 }
 

@@ -4,9 +4,9 @@
 
 /* Of every width of team (32 up to 512 columns, 128 up to 2,048, 512), with 16-byte accesses and without, more rows than a block has teams. */
 static const shape shapes[] = {
-    {1, 1, 0, 0},    {2, 3, 0, 0},     {5, 31, 3, 1},   {7, 33, 0, 0},   {9, 127, 1, 0},  {37, 64, 0, 0},  {4, 1000, 0, 0},  {4, 1000, 8, 0},
-    {3, 1000, 0, 1}, {3, 1000, 12, 0}, {2, 2048, 0, 0}, {3, 2056, 0, 0}, {2, 4099, 0, 0}, {2, 8200, 0, 0}, {1, 16404, 4, 0}, {300, 8, 0, 0},
-    {300, 40, 0, 2}, {0, 8, 0, 0},
+    {1, 1, 0, 0},    {2, 3, 0, 0},    {5, 31, 3, 1},    {7, 33, 0, 0},    {9, 127, 1, 0},  {37, 64, 0, 0},
+    {4, 1000, 0, 0}, {4, 1000, 8, 0}, {3, 1000, 0, 1},  {3, 1000, 12, 0}, {2, 2048, 0, 0}, {3, 2056, 0, 0},
+    {2, 4099, 0, 0}, {2, 8200, 0, 0}, {1, 16404, 4, 0}, {300, 8, 0, 0},   {300, 40, 0, 2}, {0, 8, 0, 0},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -125,7 +125,8 @@ static void embed(launch *t, const launch_case *c, const shape *s)
 
 static void embed_grad(launch *t, const launch_case *c, const shape *s)
 {
-    void *token = indices(t, s->rows, c->option, 4), *dx = in(t, R, s->rows * s->n, 1), *dw = inout(t, "dw", R, c->option * s->n, 1);
+    void *token = indices(t, s->rows, c->option, 4), *dx = in(t, R, s->rows * s->n, 1),
+         *dw = inout(t, "dw", R, c->option * s->n, 1);
     CALL_IN(embed_grad, ra_cuda_embed_grad_workspace(s->rows, s->n), s->rows, s->n, token, 1.25, dx, dw);
 }
 
@@ -174,7 +175,8 @@ static void rmsnorm_grad(launch *t, const launch_case *c, const shape *s)
     void *dw = c->option & WITH_DW ? inout(t, "dw", R, s->n, 1) : NULL, *g = c->option & WITH_G ? in(t, R, s->n, 1) : NULL;
     double *dot = g ? inout(t, "dot", D, s->rows, 1) : NULL;
     size_t bytes = dw ? ra_cuda_rmsnorm_grad_workspace(s->rows, s->n) : 0;
-    CALL_IN(rmsnorm_grad, bytes, s->rows, s->n, x, w, (c->option & PLUS_ONE) != 0, rstd, dy, (c->option & ACCUMULATE) != 0, dx, dw, g, dot);
+    CALL_IN(rmsnorm_grad, bytes, s->rows, s->n, x, w, (c->option & PLUS_ONE) != 0, rstd, dy, (c->option & ACCUMULATE) != 0, dx,
+            dw, g, dot);
 }
 
 /* The shape's columns are split into heads of `option`. */
@@ -267,7 +269,8 @@ static void agrees(void **state)
 {
     const launch_case *c = *state;
     int wrong = 0;
-    for (int i = 0; i < SHAPES; i++) wrong += check_launch(ref, c, &shapes[i], 2026 + (uint64_t)(c - cases) * SHAPES + (uint64_t)i);
+    for (int i = 0; i < SHAPES; i++)
+        wrong += check_launch(ref, c, &shapes[i], 2026 + (uint64_t)(c - cases) * SHAPES + (uint64_t)i);
     assert_int_equal(wrong, 0);
 }
 

@@ -4,6 +4,7 @@
 #include "block.h"
 #include "cuda_runtime_api.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
@@ -22,7 +23,7 @@ struct allocation {
 static std::map<uintptr_t, allocation> &allocations = *new std::map<uintptr_t, allocation>; /* by first address */
 static int protection_key = -2;                                                           /* not asked for yet; -1: there is none */
 static int opened;
-enum { ALIGNMENT = 64, CANARY = 0xa5 };
+enum { ALIGNMENT = 64, CANARY = 0xa5, MOST_FILLED = 64 << 20 };
 
 static size_t page()
 {
@@ -107,8 +108,8 @@ using namespace cudasim;
 
 static size_t device_bytes()
 {
-    static const size_t bytes = (getenv("CUDASIM_MEMORY_MB") ? strtoull(getenv("CUDASIM_MEMORY_MB"), NULL, 10) : 8192) << 20;
-    return bytes;
+    const char *megabytes = getenv("CUDASIM_MEMORY_MB");
+    return (size_t)(megabytes ? strtoull(megabytes, NULL, 10) : 8192) << 20;
 }
 
 static size_t used;
@@ -126,7 +127,7 @@ extern "C" cudaError_t cudaMalloc(void **memory, size_t bytes)
     mprotect(pages + mapped, page(), PROT_NONE);
     size_t slack = (mapped - bytes) / ALIGNMENT * ALIGNMENT; /* the end of the allocation lies at the guard, but for alignment */
     memset(pages, CANARY, slack);
-    memset(pages + slack, 0xff, bytes);
+    memset(pages + slack, 0xff, std::min(bytes, (size_t)MOST_FILLED));
     memset(pages + slack + bytes, CANARY, mapped - slack - bytes);
     if (protection_key >= 0) pkey_mprotect(pages, mapped, PROT_READ | PROT_WRITE, protection_key);
     used += bytes;

@@ -12,7 +12,8 @@ struct ncclComm {
     std::vector<int> world_rank;
 };
 
-namespace {
+namespace
+{
 
 struct transfer {
     bool sends;
@@ -121,7 +122,8 @@ ncclResult_t ncclCommInitRank(ncclComm_t *comm, int ranks, ncclUniqueId id, int 
             made->world_rank[(size_t)of[0]] = of[1];
         }
         for (int i = 0; i < ranks; i++) {
-            if (i != rank) MPI_Send(made->world_rank.data(), ranks, MPI_INT, made->world_rank[(size_t)i], made->tag, MPI_COMM_WORLD);
+            if (i != rank)
+                MPI_Send(made->world_rank.data(), ranks, MPI_INT, made->world_rank[(size_t)i], made->tag, MPI_COMM_WORLD);
         }
     } else {
         int of[2] = {rank, world};

@@ -1,5 +1,6 @@
 /* The report: ticks, escaping, numbers, intervals, tables, well-formed SVG, and runs that lack files or hold damaged ones. */
 #include "../support/support.h"
+#include "../support/xml.h"
 
 #include <realign/file.h>
 #include <realign/report.h>
@@ -174,51 +175,9 @@ static void test_table(void **state)
 
 /* ---- SVG ---- */
 
-enum { DEPTH = 64 };
-
-/* NULL, or what is not well-formed: elements nest, attributes are quoted, & begins an entity, no coordinate is NaN. */
-static const char *xml_problem(const char *s)
-{
-    char open[DEPTH][32];
-    int depth = 0;
-    if (strstr(s, "nan") || strstr(s, "inf\"") || strstr(s, "inf,")) return "a number that is none";
-    while (*s) {
-        if (*s == '&' && strncmp(s, "&lt;", 4) && strncmp(s, "&gt;", 4) && strncmp(s, "&amp;", 5) && strncmp(s, "&quot;", 6) &&
-            strncmp(s, "&#39;", 5))
-            return "& without an entity";
-        if (*s != '<') {
-            s++;
-            continue;
-        }
-        bool closing = s[1] == '/';
-        s += 1 + closing;
-        size_t n = strcspn(s, " />\n");
-        if (n == 0 || n >= sizeof open[0]) return "a tag without a name";
-        char name[32];
-        memcpy(name, s, n);
-        name[n] = '\0';
-        for (s += n; *s && *s != '>'; s++) {
-            if (*s == '<') return "< within a tag";
-            if (*s != '"') continue;
-            s = strchr(s + 1, '"');
-            if (!s) return "an open quote";
-        }
-        if (!*s) return "an open tag";
-        bool alone = s[-1] == '/';
-        s++;
-        if (closing) {
-            if (depth == 0 || strcmp(open[--depth], name) != 0) return "an end without its beginning";
-        } else if (!alone) {
-            if (depth == DEPTH) return "too deep";
-            strcpy(open[depth++], name);
-        }
-    }
-    return depth ? "an element that is not closed" : NULL;
-}
-
 static void expect_svg(ra_buf *out, const char *part)
 {
-    const char *problem = xml_problem(out->data);
+    const char *problem = test_xml_problem(out->data);
     if (problem) fail_msg("%s in %.3000s", problem, out->data);
     assert_in(out->data, "<title>");
     assert_in(out->data, part);

@@ -2,7 +2,8 @@
  *   cast_to_a 6 (8), cast_to_r 6 (8), axpy 12, add_scaled 8 (12), bias_add 4 (8), bias_grad 2 (4) and 4 / (rows of a slice) twice. */
 #include "reduce.h"
 
-namespace {
+namespace
+{
 
 template <class A> struct cast_to_a {
     const float *x;

@@ -3,7 +3,8 @@
  * and sm_90. Bytes moved an element, for A = bf16 (float): row_dot 6 (8), row_dot_vector 2 (4), sum_squares 4, dot 8. */
 #include "reduce.h"
 
-namespace {
+namespace
+{
 
 /* Vectors: this many blocks on every device, so that the same sums come out of each; then one block adds up what they left. */
 enum { PARTS = 1024, PART_BLOCK = 256 };
@@ -88,8 +89,8 @@ int parts_of(int64_t n)
 
 } // namespace
 
-void ra_cuda_row_dot(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t n, double s, const void *x, int64_t ldx, const void *y,
-                     double *dot)
+void ra_cuda_row_dot(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t n, double s, const void *x, int64_t ldx,
+                     const void *y, double *dot)
 {
     launch_row_dot(stream, a, rows, n, s, x, ldx, y, n, dot);
 }

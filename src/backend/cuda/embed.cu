@@ -1,7 +1,8 @@
 /* The embedding. Bytes moved an element, for A = bf16 (float): embed 6 (8), embed_dot 6 (8), embed_grad 4 and 8 an element of a distinct token. */
 #include "reduce.h"
 
-namespace {
+namespace
+{
 
 template <class A> struct embed {
     const int32_t *token;
@@ -76,11 +77,11 @@ void ra_cuda_embed_dot(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t h,
         with_team(h, [&](auto team) {
             constexpr int TEAM = decltype(team)::value;
             if (wide) {
-                RA_LAUNCH((embed_dot_kernel<A, N, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h, token,
-                          scale, (const float *)dx, (const A *)g, dot);
+                RA_LAUNCH((embed_dot_kernel<A, N, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h,
+                          token, scale, (const float *)dx, (const A *)g, dot);
             } else {
-                RA_LAUNCH((embed_dot_kernel<A, 1, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h, token,
-                          scale, (const float *)dx, (const A *)g, dot);
+                RA_LAUNCH((embed_dot_kernel<A, 1, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h,
+                          token, scale, (const float *)dx, (const A *)g, dot);
             }
         });
     });

@@ -2,11 +2,12 @@
  *
  * Rows with one target are added in ascending order, without atomics: each index finds its place in the stable sorted order by counting the indices
  * that go before it, and one team then adds up each run of equal ones. Counting compares every pair once, in shared memory: rows^2 comparisons,
- * 0.4 ms of an H100 at 65,536 rows by its instruction rate and a sixtieth at 8,192. A run's rows are added one after the other by a single team, which
+ * by an H100's instruction rate 0.4 ms at 65,536 rows and 20 us at 8,192, which occupy 32 of its processors. A run's rows are added one after the other by a single team, which
  * pays a memory latency for RUN_AHEAD of them. */
 #include "rows.h"
 
-namespace {
+namespace
+{
 
 enum { ORDER_BLOCK = 256, RUN_AHEAD = 4 };
 
@@ -105,8 +106,8 @@ void ra_cuda_add_rows(cudaStream_t stream, int64_t n, int64_t h, const int32_t *
     if (n <= 0 || h <= 0) return;
     check_workspace("sums of rows by index", bytes, ra_cuda_scatter_add_rows_workspace(n, h));
     int32_t *order = (int32_t *)workspace, *sorted = order + n;
-    RA_LAUNCH(order_kernel, dim3((unsigned)((n + ORDER_BLOCK - 1) / ORDER_BLOCK)), dim3(ORDER_BLOCK), 0, stream, (int)n, row, order,
-              sorted);
+    RA_LAUNCH(order_kernel, dim3((unsigned)((n + ORDER_BLOCK - 1) / ORDER_BLOCK)), dim3(ORDER_BLOCK), 0, stream, (int)n, row,
+              order, sorted);
     bool wide = fits<float, WIDE_R>(x, h) && fits<float, WIDE_R>(y, h);
     with_team(h, [&](auto team) {
         constexpr int TEAM = decltype(team)::value;

@@ -2,7 +2,8 @@
  * Bytes moved an element of h, for A = bf16 (float): glu 6 (12), glu_grad 10 (20). */
 #include "rows.h"
 
-namespace {
+namespace
+{
 
 __device__ __forceinline__ float logistic(float g)
 {

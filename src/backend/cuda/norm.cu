@@ -4,7 +4,8 @@
  * second time from the first-level cache. */
 #include "reduce.h"
 
-namespace {
+namespace
+{
 
 template <int N> __device__ __forceinline__ double squares(const float (&x)[N])
 {
@@ -76,11 +77,11 @@ void launch_norm(cudaStream_t stream, int64_t rows, int64_t h, const void *x, co
     with_team(h, [&](auto team) {
         constexpr int TEAM = decltype(team)::value;
         if (wide) {
-            RA_LAUNCH((norm_kernel<Y, ADD, N, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h, X, W, one,
-                      per_column, eps, (Y *)y, R);
+            RA_LAUNCH((norm_kernel<Y, ADD, N, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h, X, W,
+                      one, per_column, eps, (Y *)y, R);
         } else {
-            RA_LAUNCH((norm_kernel<Y, ADD, 1, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h, X, W, one,
-                      per_column, eps, (Y *)y, R);
+            RA_LAUNCH((norm_kernel<Y, ADD, 1, TEAM>), team_grid<TEAM>(rows), dim3(BLOCK<TEAM>), 0, stream, rows, (int)h, X, W,
+                      one, per_column, eps, (Y *)y, R);
         }
     });
 }
@@ -190,9 +191,7 @@ template <int TEAM> int64_t teams_of(int64_t rows)
 void ra_cuda_rmsnorm(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t h, const void *x, const void *w, bool plus_one,
                      double eps, void *y, void *rstd)
 {
-    with_type(a, [&](auto type) {
-        launch_norm<decltype(type), false>(stream, rows, h, x, w, plus_one, eps, y, rstd);
-    });
+    with_type(a, [&](auto type) { launch_norm<decltype(type), false>(stream, rows, h, x, w, plus_one, eps, y, rstd); });
 }
 
 void ra_cuda_rmsnorm_add(cudaStream_t stream, ra_dtype, int64_t rows, int64_t h, const void *x, const void *w, bool plus_one,

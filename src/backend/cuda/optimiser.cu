@@ -2,7 +2,8 @@
  * update, not as a factor 1 - lr decay, which a float next to 1 would spoil. */
 #include "rows.h"
 
-namespace {
+namespace
+{
 
 struct adamw {
     float beta1, beta2, rest1, rest2; /* rest = 1 - beta */

@@ -51,7 +51,7 @@ void ra_cuda_place_pack(ra_backend *b, ra_pack *pack)
     ra_attention_plan built = ra_attention_plan_build(pack, staging + plan);
     size_t bytes = plan + ra_attention_plan_image(&built);
     grow(s, p, 0, bytes);
-    RA_CUDA(cudaMemcpyAsync(p->device, staging, bytes, cudaMemcpyHostToDevice, s->stream));
+    if (bytes) RA_CUDA(cudaMemcpyAsync(p->device, staging, bytes, cudaMemcpyHostToDevice, s->stream));
     RA_CUDA(cudaEventRecord(p->copied, s->stream));
     p->plan = ra_attention_plan_at(&built, (char *)p->device + plan);
     pack->placed = p;

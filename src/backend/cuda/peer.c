@@ -44,16 +44,20 @@ static ra_err connect(ra_cuda_peers *p)
     ncclUniqueId id;
     memset(&id, 0, sizeof id);
     ncclResult_t status = p->comm->rank == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
-    ra_err err = status == ncclSuccess ? RA_OK
-                                       : ra_fail(RA_ERR_UNSUPPORTED, "NCCL cannot open an address for the %s peers: %s; %s (NCCL_DEBUG=INFO says more)",
-                                                 p->what, ncclGetErrorString(status), ncclGetLastError(NULL));
+    ra_err err =
+        status == ncclSuccess
+            ? RA_OK
+            : ra_fail(RA_ERR_UNSUPPORTED, "NCCL cannot open an address for the %s peers: %s; %s (NCCL_DEBUG=INFO says more)",
+                      p->what, ncclGetErrorString(status), ncclGetLastError(NULL));
     RA_TRY(ra_comm_agree(p->comm, err));
     ra_comm_bcast(p->comm, &id, sizeof id, 0);
     status = ncclCommInitRank(&p->nccl, p->comm->size, id, p->comm->rank);
     if (status != ncclSuccess) {
         p->nccl = NULL;
-        err = ra_fail(RA_ERR_UNSUPPORTED, "NCCL cannot connect rank %d of the %d %s peers: %s; %s (each needs a GPU of its own; NCCL_DEBUG=INFO says more)",
-                      p->comm->rank, p->comm->size, p->what, ncclGetErrorString(status), ncclGetLastError(NULL));
+        err = ra_fail(
+            RA_ERR_UNSUPPORTED,
+            "NCCL cannot connect rank %d of the %d %s peers: %s; %s (each needs a GPU of its own; NCCL_DEBUG=INFO says more)",
+            p->comm->rank, p->comm->size, p->what, ncclGetErrorString(status), ncclGetLastError(NULL));
     }
     return ra_comm_agree(p->comm, err);
 }
@@ -68,8 +72,8 @@ static ra_err take_parts(ra_cuda_peers *p)
     if (status != cudaSuccess) {
         p->parts = NULL;
         (void)cudaGetLastError();
-        err = ra_fail(RA_ERR_UNSUPPORTED, "no %.0f MiB of device memory for the sums of the %d %s peers: %s", (double)bytes / (1 << 20),
-                      p->comm->size, p->what, cudaGetErrorString(status));
+        err = ra_fail(RA_ERR_UNSUPPORTED, "no %.0f MiB of device memory for the sums of the %d %s peers: %s",
+                      (double)bytes / (1 << 20), p->comm->size, p->what, cudaGetErrorString(status));
     }
     return ra_comm_agree(p->comm, err);
 }
@@ -200,7 +204,8 @@ void ra_cuda_peers_all_gather_f32(ra_cuda_peers *p, float *values, int64_t n)
     for (int step = 1; step < size; step++) {
         int to = (me + step) % size, from = (me - step + size) % size;
         ra_cuda_peers_send(p, mine, (size_t)length_of(p, n, me, 0, n) * sizeof(float), to);
-        ra_cuda_peers_receive(p, values + ra_comm_range_begin(p->comm, n, from), (size_t)length_of(p, n, from, 0, n) * sizeof(float), from);
+        ra_cuda_peers_receive(p, values + ra_comm_range_begin(p->comm, n, from),
+                              (size_t)length_of(p, n, from, 0, n) * sizeof(float), from);
     }
     ra_cuda_peers_end(p);
 }

@@ -4,6 +4,8 @@
  * ra_cuda_peers_after and ra_cuda_peers_before tie the two streams together. Calls that transfer return once their work is queued; they are made in the
  * same order on both sides. Sums run in ascending rank order, in double, and are rounded once: the bits are those of ra_comm_reduce_scatter_f32 for the same ranks, and no
  * choice of NCCL's (algorithm, channels, topology) touches them, as it only moves bytes.
+ * Transfers of two sets (a pipeline's and the data dimension's) are not left under way together, as NCCL's kernels may wait for each other: _after and _before of one on the
+ * other's compute stream order them.
  * A call that NCCL refuses is fatal, with the call, the rank and the node, as is a transfer that breaks while ra_cuda_peers_wait watches it. */
 #ifndef RA_BACKEND_CUDA_PEER_H
 #define RA_BACKEND_CUDA_PEER_H

@@ -1,7 +1,8 @@
 /* Adds up what the ranks of a reduce-scatter give, in ascending rank order: 4 bytes moved an element and rank, and 4 for the result. */
 #include "rows.h"
 
-namespace {
+namespace
+{
 
 struct sum_parts {
     int parts, mine; /* part `mine` is values itself */

@@ -4,7 +4,7 @@
 #include "rows.h"
 
 /* Cells of shared memory that a team's reduction of M values needs. */
-template <int TEAM, int M> constexpr int SCRATCH = M *(TEAM / WARP);
+template <int TEAM, int M> constexpr int SCRATCH = (TEAM * M) / WARP;
 
 /* x[m] <- sum over the team, on all its threads the same bits: a butterfly in each warp, then the warps in ascending order. All threads of the
  * block take part where a team is wider than a warp. */

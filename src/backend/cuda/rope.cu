@@ -2,7 +2,8 @@
  * heads of a row and stay in the cache. */
 #include "rows.h"
 
-namespace {
+namespace
+{
 
 /* Columns of the row operator run over pairs: j = head * half + (pair's place in the head). A chunk stays within one head. */
 template <class A> struct rope {

@@ -17,11 +17,13 @@ enum { ELEMENT_BLOCK = 256, CHUNKS_EACH = 4 }; /* of kernels over flat arrays */
 /* Threads of a block: a team of one warp shares its block with three others. */
 template <int TEAM> constexpr int BLOCK = TEAM < 128 ? 128 : TEAM;
 
-/* ---- chunks ---- */
+/* ---- chunks: one access of up to 16 bytes, two for 8 floats ---- */
 
 template <class T, int N> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) chunk {
     T v[N];
 };
+template <int N>
+using bf16_pairs = chunk<unsigned, N / 2>; /* plain words: structs of __nv_bfloat162 are moved 4 bytes at a time */
 
 template <int N> static __device__ __forceinline__ void load(const float *from, float (&x)[N])
 {
@@ -32,9 +34,16 @@ template <int N> static __device__ __forceinline__ void load(const float *from, 
 
 template <int N> static __device__ __forceinline__ void load(const __nv_bfloat16 *from, float (&x)[N])
 {
-    chunk<__nv_bfloat16, N> c = *(const chunk<__nv_bfloat16, N> *)from;
+    if constexpr (N == 1) {
+        x[0] = __bfloat162float(*from);
+    } else {
+        bf16_pairs<N> c = *(const bf16_pairs<N> *)from;
 #pragma unroll
-    for (int i = 0; i < N; i++) x[i] = __bfloat162float(c.v[i]);
+        for (int i = 0; i < N / 2; i++) {
+            x[2 * i] = __uint_as_float(c.v[i] << 16);
+            x[2 * i + 1] = __uint_as_float(c.v[i] & 0xffff0000u);
+        }
+    }
 }
 
 template <int N> static __device__ __forceinline__ void store(float *to, const float (&x)[N])
@@ -50,10 +59,13 @@ template <int N> static __device__ __forceinline__ void store(__nv_bfloat16 *to,
     if constexpr (N == 1) {
         *to = __float2bfloat16_rn(x[0]);
     } else {
-        chunk<__nv_bfloat162, N / 2> c; /* pairs are rounded by one instruction */
+        bf16_pairs<N> c;
 #pragma unroll
-        for (int i = 0; i < N / 2; i++) c.v[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-        *(chunk<__nv_bfloat162, N / 2> *)to = c;
+        for (int i = 0; i < N / 2; i++) {
+            __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+            memcpy(&c.v[i], &pair, sizeof pair);
+        }
+        *(bf16_pairs<N> *)to = c;
     }
 }
 

@@ -6,7 +6,8 @@
 
 #include <limits.h>
 
-namespace {
+namespace
+{
 
 enum { AHEAD = 16 }; /* logits that a thread reads before it uses them */
 
@@ -116,7 +117,8 @@ __device__ __forceinline__ bool goes_before(float x, int i, float y, int k)
 }
 
 template <int N, int TEAM>
-__global__ void __launch_bounds__(BLOCK<TEAM>) argmax_kernel(int rows, int nv, int64_t v0, const float *z, double *best, int32_t *token)
+__global__ void __launch_bounds__(BLOCK<TEAM>)
+    argmax_kernel(int rows, int nv, int64_t v0, const float *z, double *best, int32_t *token)
 {
     RA_SHARED(float, values, (SCRATCH<TEAM, 1>));
     RA_SHARED(int, places, (SCRATCH<TEAM, 1>));
@@ -300,8 +302,8 @@ void ra_cuda_argmax_update(cudaStream_t stream, ra_dtype, int64_t n, int64_t nv,
     with_team(nv, [&](auto team) {
         constexpr int TEAM = decltype(team)::value;
         if (wide) {
-            RA_LAUNCH((argmax_kernel<WIDE_R, TEAM>), team_grid<TEAM>(n), dim3(BLOCK<TEAM>), 0, stream, (int)n, (int)nv, v0, Z, best,
-                      token);
+            RA_LAUNCH((argmax_kernel<WIDE_R, TEAM>), team_grid<TEAM>(n), dim3(BLOCK<TEAM>), 0, stream, (int)n, (int)nv, v0, Z,
+                      best, token);
         } else {
             RA_LAUNCH((argmax_kernel<1, TEAM>), team_grid<TEAM>(n), dim3(BLOCK<TEAM>), 0, stream, (int)n, (int)nv, v0, Z, best,
                       token);

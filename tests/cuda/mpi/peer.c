@@ -19,7 +19,8 @@ static float *drawn(int64_t n, uint64_t seed)
 static void *to_device(const void *host, size_t bytes)
 {
     void *memory = NULL;
-    if (cudaMalloc(&memory, bytes + 1) != cudaSuccess || cudaMemcpy(memory, host, bytes, cudaMemcpyHostToDevice) != cudaSuccess) abort();
+    if (cudaMalloc(&memory, bytes + 1) != cudaSuccess || cudaMemcpy(memory, host, bytes, cudaMemcpyHostToDevice) != cudaSuccess)
+        abort();
     return memory;
 }
 
@@ -35,14 +36,16 @@ static const char *test_sums(const ra_comm *world)
     ra_cuda_peers *peers;
     MPI_EXPECT_OK(ra_cuda_peers_open(world, "data", &peers));
     for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
-        int64_t n = lengths[k], begin = ra_comm_range_begin(world, n, world->rank), end = ra_comm_range_begin(world, n, world->rank + 1);
+        int64_t n = lengths[k], begin = ra_comm_range_begin(world, n, world->rank),
+                end = ra_comm_range_begin(world, n, world->rank + 1);
         float *wanted = drawn(n, (uint64_t)world->rank + 10 * k), *got = ra_calloc((size_t)n + 1, sizeof *got);
         float *device = to_device(wanted, (size_t)n * sizeof *wanted);
         ra_comm_reduce_scatter_f32(world, wanted, n);
         ra_cuda_peers_reduce_scatter_f32(peers, device, n);
         ra_cuda_peers_wait(peers);
         to_host(got, device, (size_t)n * sizeof *got);
-        MPI_EXPECT(memcmp(got + begin, wanted + begin, (size_t)(end - begin) * sizeof *got) == 0, "sums of %lld floats differ", (long long)n);
+        MPI_EXPECT(memcmp(got + begin, wanted + begin, (size_t)(end - begin) * sizeof *got) == 0, "sums of %lld floats differ",
+                   (long long)n);
         ra_comm_all_gather_f32(world, wanted, n);
         ra_cuda_peers_all_gather_f32(peers, device, n);
         ra_cuda_peers_wait(peers);
@@ -91,7 +94,8 @@ static const char *test_neighbours(const ra_comm *world)
         ra_cuda_peers_wait(peers);
         to_host(back, other, sizeof back);
         for (int i = 0; i < N; i++)
-            MPI_EXPECT(back[i] == (float)(i + partner * (partner + 1) / 2), "element %d from %d is %g", i, partner, (double)back[i]);
+            MPI_EXPECT(back[i] == (float)(i + partner * (partner + 1) / 2), "element %d from %d is %g", i, partner,
+                       (double)back[i]);
     }
     cudaFree(device);
     cudaFree(other);
@@ -123,7 +127,8 @@ static const char *test_two_dimensions(const ra_comm *world)
     }
     to_host(x, device, sizeof x);
     for (int i = 0; i < N; i++)
-        MPI_EXPECT(x[i] == (float)(world->size * (world->size + 1) / 2), "element %d of the sum over both is %g", i, (double)x[i]);
+        MPI_EXPECT(x[i] == (float)(world->size * (world->size + 1) / 2), "element %d of the sum over both is %g", i,
+                   (double)x[i]);
     for (int d = 0; d < 2; d++) {
         ra_cuda_peers_close(peers[d]);
         RA_MPI(MPI_Comm_free(&side[d].comm));
