@@ -32,10 +32,10 @@ ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *ar
 
 /* ---- a replica's computation ---- */
 typedef struct {
-    int32_t rows;                 /* of a micro-batch's pack, at most */
-    bool keep;                    /* backward passes will follow */
-    ra_pipeline_kind schedule;    /* of passes with a backward */
-    ra_recompute recompute;       /* not with RA_PIPELINE_ZERO_BUBBLE */
+    int32_t rows;              /* of a micro-batch's pack, at most */
+    bool keep;                 /* backward passes will follow */
+    ra_pipeline_kind schedule; /* of passes with a backward */
+    ra_recompute recompute;    /* not with RA_PIPELINE_ZERO_BUBBLE */
 } ra_engine_config;
 
 /* One pass over micro-batches. Callbacks get `context`; those marked (last) are called on the last stage alone. */

@@ -18,8 +18,9 @@
      .fallback = "1f1b",
      .words = "gpipe|1f1b|interleaved|zero-bubble",
      .unit = "",
-     .help = "Order of micro-batches in a pipeline (doc/pipeline.md). zero-bubble fills the bubble with weight gradients and keeps "
-             "more; interleaved needs grid.chunks; gpipe keeps every micro-batch of a step."},
+     .help =
+         "Order of micro-batches in a pipeline (doc/pipeline.md). zero-bubble fills the bubble with weight gradients and keeps "
+         "more; interleaved needs grid.chunks; gpipe keeps every micro-batch of a step."},
     {.name = "grid.chunks",
      .type = RA_KEY_INT,
      .fallback = "1",

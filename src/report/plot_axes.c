@@ -124,7 +124,8 @@ void ra_svg_begin(ra_buf *out, const ra_plot *plot, double width, double height)
     ra_buf_addf(out,
                 "<svg class=\"plot\" role=\"img\" viewBox=\"%.0f %.0f %.0f %.0f\" style=\"%swidth:%.0fpx\" "
                 "xmlns=\"http://www.w3.org/2000/svg\">\n<title>",
-                0.0 - margin, 0.0 - margin, width + 2.0 * margin, height + 2.0 * margin, plot->alone ? "" : "max-", width + 2.0 * margin);
+                0.0 - margin, 0.0 - margin, width + 2.0 * margin, height + 2.0 * margin, plot->alone ? "" : "max-",
+                width + 2.0 * margin);
     ra_html_text(out, plot->title ? plot->title : "Plot");
     ra_buf_adds(out, "</title>\n");
     if (plot->description) {

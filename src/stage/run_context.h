@@ -19,7 +19,7 @@ typedef struct {
     ra_modelfile *file;
     ra_engine_config engine; /* rows and keep are the stage's */
     ra_workload work;        /* what a pass over the samples does, but for what is trained: how layers are balanced */
-    ra_store *store; /* shows the corrections that may be used (corrections.h) */
+    ra_store *store;         /* shows the corrections that may be used (corrections.h) */
     ra_timers *timers;
     ra_objective objective;
     int64_t n;                 /* samples of the store */
