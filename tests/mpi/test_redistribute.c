@@ -6,6 +6,7 @@
 
 #include <realign/checkpoint.h>
 #include <realign/file.h>
+#include <realign/h5.h>
 #include <realign/log.h>
 #include <realign/mem.h>
 
@@ -241,6 +242,32 @@ static const char *read_one(training *t, const char *dir)
     return expect_filled(t);
 }
 
+/* The vectors of the file itself, as one rank reads them whose layout is that of the whole network. */
+static const char *read_file(training *t, const char *dir)
+{
+    static const char *const names[VECTORS] = {"master", "adam_m", "adam_v"};
+    char *path = ra_format("%s/step-%08d.h5", dir, STEP);
+    ra_h5 *file;
+    MPI_EXPECT_OK(ra_h5_open(path, NULL, &file));
+    fill(t, 1);
+    for (int v = 0; v < VECTORS; v++) {
+        int64_t begin, end;
+        void *vector = vector_of(t, v, &begin, &end);
+        MPI_EXPECT_OK(ra_h5_read(file, names[v], t->b->r == RA_DTYPE_F64 ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT, 0, -1, vector));
+    }
+    ra_optimiser_set_steps(t->o, STEP);
+    ra_h5_close(file);
+    free(path);
+    return expect_filled(t);
+}
+
+/* Collective. A message that some rank has, on all of them. */
+static const char *agreed(const ra_comm *world, const char *wrong)
+{
+    if (ra_comm_agree(world, wrong ? ra_fail(RA_ERR_DATA, "%s", wrong) : RA_OK) == RA_OK) return NULL;
+    return test_message("%s", ra_error_message());
+}
+
 /* Every layout's checkpoint, loaded by every layout; or to save time by itself, the next and one rank. */
 static const char *write_and_read(const ra_comm *world, const char *dir, const setup *s, bool all)
 {
@@ -251,18 +278,17 @@ static const char *write_and_read(const ra_comm *world, const char *dir, const s
     for (int i = 0; i < n; i++) MPI_EXPECT_OK(ra_comm_agree(world, training_begin(world, &layouts[i], dir, s, &t[i])));
     for (int i = 0; i < n && !wrong; i++) {
         char *checkpoints = ra_format("%s/checkpoints-%d", dir, i);
-        if (t[i].comm.size) wrong = write_one(&t[i], checkpoints);
+        wrong = agreed(world, t[i].comm.size ? write_one(&t[i], checkpoints) : NULL);
+        if (!wrong) wrong = agreed(world, t[0].comm.size ? read_file(&t[0], checkpoints) : NULL);
         if (wrong) wrong = test_message("%s writes: %s", test_layout_name(&layouts[i]), wrong);
-        RA_MPI(MPI_Barrier(world->comm));
         for (int j = 0; j < n && !wrong; j++) {
             if (!all && j != 0 && j != i && j != (i + 1) % n) continue;
-            if (t[j].comm.size) wrong = read_one(&t[j], checkpoints);
+            wrong = agreed(world, t[j].comm.size ? read_one(&t[j], checkpoints) : NULL);
             if (wrong)
                 wrong =
                     test_message("%s writes, %s reads: %s", test_layout_name(&layouts[i]), test_layout_name(&layouts[j]), wrong);
         }
         free(checkpoints);
-        MPI_EXPECT_OK(ra_comm_agree(world, wrong ? ra_fail(RA_ERR_DATA, "%s", wrong) : RA_OK));
     }
     for (int i = 0; i < n; i++) training_end(&t[i]);
     return wrong;
@@ -342,11 +368,10 @@ static const char *export_everywhere(const ra_comm *world, const char *dir, int 
                             exports[which].shard, out);
         }
         MPI_EXPECT_OK(ra_comm_agree(world, err));
-        if (world->rank == 0) wrong = same_directory(first, out);
+        wrong = agreed(world, world->rank == 0 ? same_directory(first, out) : NULL);
         if (wrong) wrong = test_message("%s: %s", test_layout_name(&layouts[i]), wrong);
         free(out);
         training_end(&t);
-        MPI_EXPECT_OK(ra_comm_agree(world, wrong ? ra_fail(RA_ERR_DATA, "%s", wrong) : RA_OK));
     }
     free(first);
     free(model);
