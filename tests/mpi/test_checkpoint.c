@@ -1,4 +1,4 @@
-/* Checkpoints: the same bits on any rank count, and what happens to damaged, missing, unfinished and foreign ones. */
+/* Checkpoints of one stage: the same bits on any rank count, and what happens to damaged, missing, unfinished and foreign ones. */
 #include "support/support.h"
 
 #include <realign/checkpoint.h>
@@ -60,8 +60,8 @@ enum { SETUPS = sizeof setups / sizeof setups[0] };
 static ra_err training_begin(const ra_comm *comm, const char *model, const setup *s, training *t)
 {
     memset(t, 0, sizeof *t);
-    ra_grid_make(comm, &t->grid);
     ra_lora_config lora = {.rank = s->lora_rank, .alpha = 6.0, .targets = 1u << RA_Q | 1u << RA_V | 1u << RA_DOWN};
+    RA_TRY(ra_grid_make(comm, 1, &t->grid));
     RA_TRY(ra_backend_open(s->backend, s->precision, 1, &t->b));
     RA_TRY(ra_modelfile_open(model, &t->file));
     RA_TRY(ra_model_open(t->b, t->file, s->mode, s->lora_rank ? &lora : NULL, 16, NULL, &t->m));
@@ -77,6 +77,7 @@ static void training_end(training *t)
     ra_model_close(t->m);
     ra_modelfile_close(t->file);
     ra_backend_close(t->b);
+    ra_grid_free(&t->grid);
 }
 
 /* One step on a made-up gradient, all of it from rank 0, so that it does not depend on the rank count. */
