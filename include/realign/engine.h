@@ -20,6 +20,15 @@ typedef struct {
 /* Collective over world. RA_ERR_ARG where `stages` does not divide the ranks. Free with ra_grid_free (collective). */
 ra_err ra_grid_make(const ra_comm *world, int32_t stages, ra_grid *out);
 void ra_grid_free(ra_grid *grid);
+/* Not collective. A grid of this rank alone, which calls no MPI; nothing to free. */
+ra_grid ra_grid_alone(void);
+/* Not collective. One run of layers for this rank's stage, as long as the others' but for one layer: what inference takes, whatever the model. RA_ERR_ARG where there are more stages than layers. */
+ra_err ra_grid_share(const ra_grid *grid, const ra_arch *arch, ra_part *out);
+/* Collective over grid->pipeline. The same code of error on all stages: ra_comm_agree, and nothing where there is one stage. */
+ra_err ra_grid_agree(const ra_grid *grid, ra_err mine);
+/* Collective over grid->pipeline: stage 0 calls the others to join in something, they wait until it does. What the words mean is the callers' affair. Nothing where there is one stage. */
+void ra_grid_call(const ra_grid *grid, int32_t word);
+int32_t ra_grid_await(const ra_grid *grid);
 /* Vectors in the trainable layout of a model that holds a stage's part. A tied embedding is on the first and on the last stage; what either has of its gradient is summed: collective
  * over grid->ends. Nothing where it is not tied or not trained. */
 void ra_grid_sum_tied(const ra_grid *grid, const ra_model *m, void *vector);

@@ -201,17 +201,19 @@ typedef struct {
     int64_t slot_stride,
         value_offset; /* elements; a layer's slot holds positions x kv_heads x head_dim keys, then as many values */
     void **layer;     /* (the model's layers) A */
-    int32_t *length;  /* (slots) of the rows of a step, own token included */
+    int32_t *token, *position, *slot, *length; /* (slots) of the rows of a step, backend memory; length: own token included */
+    int32_t *host_length;
 } ra_kv_cache;
 ra_kv_cache *ra_kv_cache_new(const ra_model *m, int32_t slots, int32_t positions);
 void ra_kv_cache_free(ra_kv_cache *cache, const ra_model *m);
-/* Keys and values of a pack's rows: row i to position[i] of slot[i]; a negative slot is passed over. Used from a layer hook. */
+/* Keys and values of a pack's rows: row i to position[i] of slot[i], both in backend memory; a negative slot is passed over. Used from a layer hook. */
 void ra_kv_cache_store(const ra_model *m, ra_kv_cache *cache, int32_t layer, int32_t rows, const void *qkv, const int32_t *slot,
                        const int32_t *position);
-/* Forward over a pack whose tree t goes on from positions [0, length[t]) of slot[t] of the cache; pack->position goes on from there. */
+/* Forward over a pack whose tree t goes on from positions [0, length[t]) of slot[t] of the cache (both in backend memory); pack->position goes on from there. */
 void ra_model_forward_prefixed(ra_model *m, const ra_pack *pack, const ra_kv_cache *cache, const int32_t *slot,
                                const int32_t *length, ra_activations *acts);
-/* token[i] at position[i] of slot[i]; the residual stream is left in ra_activations_last(acts), row i. */
+/* token[i] at position[i] of slot[i], host arrays; the residual stream is left in ra_activations_last(acts), row i. Where the network begins on another rank, row i of
+ * ra_activations_entry is read in place of the token. */
 void ra_model_decode(ra_model *m, ra_kv_cache *cache, int32_t n, const int32_t *token, const int32_t *position,
                      const int32_t *slot, ra_activations *acts);
 

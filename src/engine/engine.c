@@ -150,7 +150,7 @@ static void walk(ra_engine *e, const ra_objective *objective, const ra_pass *pas
         default: ra_engine_backward_weight(e, pass, slot);
         }
     }
-    ra_wire_drain(e->wire);
+    if (e->grid->stages > 1) ra_wire_drain(e->wire);
 }
 
 /* What the last stage found and what every stage contributed, on all stages. */
@@ -216,5 +216,5 @@ ra_err ra_engine_run(ra_engine *e, const ra_objective *objective, const ra_pass 
     for (int32_t i = 0; i < pass->count; i++) ra_free(e->outcome[i].logp);
     ra_free(e->outcome);
     e->outcome = NULL;
-    return e->grid->pipeline.size == 1 ? err : ra_comm_agree(&e->grid->pipeline, err);
+    return ra_grid_agree(e->grid, err);
 }

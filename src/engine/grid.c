@@ -37,6 +37,41 @@ void ra_grid_free(ra_grid *grid)
     *grid = (ra_grid){0};
 }
 
+ra_grid ra_grid_alone(void)
+{
+    const ra_comm self = {.comm = MPI_COMM_SELF, .size = 1};
+    return (ra_grid){.world = self, .data = self, .pipeline = self, .ends = {.comm = MPI_COMM_NULL}, .stages = 1};
+}
+
+ra_err ra_grid_share(const ra_grid *grid, const ra_arch *arch, ra_part *out)
+{
+    *out = (ra_part){.chunks = 1};
+    if (grid->stages > arch->layers) {
+        return ra_fail(RA_ERR_ARG, "grid.pipeline %d: the model has %d layers, and a stage holds one at least", grid->stages,
+                       arch->layers);
+    }
+    out->chunk[0].first = (int32_t)((int64_t)arch->layers * grid->stage / grid->stages);
+    out->chunk[0].count = (int32_t)((int64_t)arch->layers * (grid->stage + 1) / grid->stages) - out->chunk[0].first;
+    return RA_OK;
+}
+
+ra_err ra_grid_agree(const ra_grid *grid, ra_err mine)
+{
+    return grid->stages == 1 ? mine : ra_comm_agree(&grid->pipeline, mine);
+}
+
+void ra_grid_call(const ra_grid *grid, int32_t word)
+{
+    if (grid->stages > 1) ra_comm_bcast(&grid->pipeline, &word, sizeof word, 0);
+}
+
+int32_t ra_grid_await(const ra_grid *grid)
+{
+    int32_t word;
+    ra_comm_bcast(&grid->pipeline, &word, sizeof word, 0);
+    return word;
+}
+
 /* The part of a stage's vector that is the tied embedding. */
 static bool tied_range(const ra_grid *grid, const ra_model *m, int64_t *begin, int64_t *count)
 {

@@ -72,7 +72,7 @@ static ra_err score(const ra_comm *world, loaded *l, const char *name)
     ra_h5_close(file);
     double logp[256];
     ra_scored sequence = {.token = token, .count = (int32_t)(n[0] + n[1]), .first = (int32_t)n[0], .logprob = logp};
-    ra_scorer *s = ra_scorer_new(l->m, 512);
+    ra_scorer *s = ra_scorer_new(l->m, NULL, 512);
     ra_err err = ra_scorer_run(s, &sequence, 1);
     ra_scorer_free(s);
     ra_buf text = {0};
