@@ -171,6 +171,39 @@ static const char *check_blocking(const ra_schedule *s)
     return NULL;
 }
 
+/* Why that is so: in lockstep a receive is posted with the last slot of its rank that begins no later than the sender's slot; with its first where none does. */
+static const char *check_posts(const ra_schedule *s)
+{
+    static double begin[2][MOST_P * MOST_V * MOST_M]; /* forward, backward */
+    const ra_schedule_costs lockstep = {.forward = 1.0, .backward = 1.0, .backward_input = 1.0, .backward_weight = 1.0};
+    const char *wrong = NULL;
+    ra_schedule_timing t;
+    CHECK_OK(ra_schedule_time(s, &lockstep, &t));
+    for (int32_t r = 0; r < s->ranks; r++) {
+        for (int32_t i = 0; i < s->rank[r].slots; i++) {
+            const ra_slot *slot = &s->rank[r].slot[i];
+            if (slot->op == RA_SLOT_BACKWARD_WEIGHT) continue;
+            begin[slot->op != RA_SLOT_FORWARD][(slot->chunk * s->ranks + r) * MOST_M + slot->micro_batch] = t.start[r][i];
+        }
+    }
+    for (int32_t r = 0; r < s->ranks && !wrong; r++) {
+        const ra_schedule_rank *of = &s->rank[r];
+        for (int32_t i = 0; i < of->slots && !wrong; i++) {
+            for (int32_t j = of->post_begin[i]; j < of->post_begin[i + 1]; j++) {
+                const ra_slot *x = &of->slot[of->post[j]];
+                double sender =
+                    begin[x->op != RA_SLOT_FORWARD][(x->receive.chunk * s->ranks + x->receive.rank) * MOST_M + x->micro_batch];
+                wrong_rank = r;
+                wrong_slot = i;
+                if (i > 0 && t.start[r][i] > sender) wrong = "posted after its sender's slot begins";
+                if (i + 1 < of->slots && t.start[r][i + 1] <= sender) wrong = "posted earlier than need be";
+            }
+        }
+    }
+    ra_schedule_timing_free(&t);
+    return wrong;
+}
+
 /* The simulator does see deadlocks: 1F1B whose receives are posted with the slot that needs them, as blocking send and receive do, has one. */
 static void simulator_sees_deadlock(void **state)
 {
@@ -464,6 +497,7 @@ static struct {
     {.name = "every_micro_batch_once_in_order", .check = check_order},
     {.name = "messages_match", .check = check_messages},
     {.name = "no_deadlock", .check = check_blocking},
+    {.name = "posts_before_sends_in_lockstep", .check = check_posts},
     {.name = "buffers_never_collide", .check = check_buffers},
     {.name = "times_as_theory_has_them", .check = check_times},
 };
