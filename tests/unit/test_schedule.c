@@ -389,13 +389,31 @@ static void times_by_hand(void **state)
     check_close(makespan_of(&s, &c), 3 * 2 * 3.0, 0, 1e-12, "no latency within a rank");
     ra_schedule_free(&s);
     CHECK_OK(ra_schedule_make(RA_PIPELINE_FORWARD, 3, 5, 1, &s));
-    c = (ra_schedule_costs){.forward = 1.0, .stage = (const double[]){1.0, 3.0, 0.5}};
+    const ra_schedule_costs uneven[] = {{.forward = 1.0}, {.forward = 3.0}, {.forward = 0.5}};
+    c = (ra_schedule_costs){.stage = uneven};
     ra_schedule_timing t;
     CHECK_OK(ra_schedule_time(&s, &c, &t));
     check_close(t.makespan, 1.0 + 5 * 3.0 + 0.5, 0, 1e-12, "the slowest stage sets the pace");
     check_close(t.busy[1], 15.0, 0, 1e-12, "busy");
     check_close(t.start[2][1], 7.0, 0, 1e-12, "begin of the second micro-batch on the last rank");
     check_close(t.end[2][4], 16.5, 0, 1e-12, "end");
+    ra_schedule_timing_free(&t);
+    ra_schedule_free(&s);
+}
+
+/* A head that the last stage computes in its backward slots, 2 stages of 2 chunks: F 1, B 2, the head 4 more. */
+static void head_in_backward(void **state)
+{
+    (void)state;
+    const ra_schedule_costs even = {.forward = 1.0, .backward = 2.0}, last = {.forward = 1.0, .backward = 6.0};
+    const ra_schedule_costs stages[] = {even, even, even, last};
+    ra_schedule s;
+    ra_schedule_timing t;
+    CHECK_OK(ra_schedule_make(RA_PIPELINE_INTERLEAVED, 2, 1, 2, &s));
+    CHECK_OK(ra_schedule_time(&s, &(ra_schedule_costs){.latency = 0.5, .stage = stages}, &t));
+    check_close(t.makespan, 4 * 1.0 + 6.0 + 3 * 2.0 + 6 * 0.5, 0, 1e-12, "one after the other");
+    check_close(t.busy[0], 2 * 3.0, 0, 1e-12, "rank 0");
+    check_close(t.busy[1], 3.0 + 7.0, 0, 1e-12, "rank 1 has the head");
     ra_schedule_timing_free(&t);
     ra_schedule_free(&s);
 }
@@ -545,14 +563,20 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     static int index[CHECKS];
-    struct CMUnitTest tests[CHECKS + 8] = {
-        cmocka_unit_test(simulator_sees_deadlock), cmocka_unit_test(peaks_as_published), cmocka_unit_test(bubbles_as_published),
-        cmocka_unit_test(times_by_hand),           cmocka_unit_test(latency_hidden),     cmocka_unit_test(broken_table),
-        cmocka_unit_test(orders_as_published),     cmocka_unit_test(arguments),
+    struct CMUnitTest tests[CHECKS + 9] = {
+        cmocka_unit_test(simulator_sees_deadlock),
+        cmocka_unit_test(peaks_as_published),
+        cmocka_unit_test(bubbles_as_published),
+        cmocka_unit_test(times_by_hand),
+        cmocka_unit_test(head_in_backward),
+        cmocka_unit_test(latency_hidden),
+        cmocka_unit_test(broken_table),
+        cmocka_unit_test(orders_as_published),
+        cmocka_unit_test(arguments),
     };
     for (int k = 0; k < CHECKS; k++) {
         index[k] = k;
-        tests[8 + k] = (struct CMUnitTest){.name = checks[k].name, .test_func = of_all_schedules, .initial_state = &index[k]};
+        tests[9 + k] = (struct CMUnitTest){.name = checks[k].name, .test_func = of_all_schedules, .initial_state = &index[k]};
     }
     return cmocka_run_group_tests_name("schedule", tests, check_all, NULL);
 }
