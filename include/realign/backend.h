@@ -193,6 +193,15 @@ void ra_backend_close(ra_backend *b);
 /* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". The backend's. */
 const char *ra_backend_describe(const ra_backend *b);
 
+/* Backend memory as the processor sees it: the memory itself where it is host memory, else a copy. */
+typedef struct {
+    void *host, *memory;
+    size_t bytes;
+} ra_host_view;
+ra_host_view ra_host_view_of(ra_backend *b, void *memory, size_t bytes);
+/* changed: what the processor wrote goes back. */
+void ra_host_view_end(ra_backend *b, ra_host_view *view, bool changed);
+
 /* Each backend's own constructor, called by the registry. */
 ra_err ra_backend_ref_open(ra_backend *b);
 ra_err ra_backend_cpu_open(ra_backend *b, int threads);

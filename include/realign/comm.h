@@ -16,6 +16,8 @@ typedef struct {
 /* Collective. MPI_Init_thread with MPI_THREAD_FUNNELED; sets the log's rank. */
 ra_err ra_comm_init(int *argc, char ***argv, ra_comm *world);
 void ra_comm_finalize(void);
+/* Not collective. All ranks, after ra_comm_init. */
+ra_comm ra_comm_world(void);
 /* Collective. OpenMP threads for this rank: `wanted` where it is not 0, else OMP_NUM_THREADS where it is set, else the cores this rank may run on, divided among the ranks of
  * this node that share them: more runnable threads than cores make every barrier wait for the scheduler. */
 int ra_comm_threads(const ra_comm *world, int wanted);

@@ -1,40 +1,73 @@
-/* The engine: micro-batches through the model with either ending of the backward pass, gradients reduced over the data dimension, the optimiser. */
+/* The engine: micro-batches through the stages of a pipeline with either ending of the backward pass, gradients reduced over the data dimension, the optimiser. */
 #ifndef REALIGN_ENGINE_H
 #define REALIGN_ENGINE_H
 #include <realign/comm.h>
+#include <realign/cost.h>
 #include <realign/loss.h>
 #include <realign/model.h>
+#include <realign/schedule.h>
+#include <realign/settings.h>
 #include <realign/timer.h>
 
-/* ---- grid: data x pipeline. Ranks of one stage share a data communicator; today one stage holds all layers. ---- */
+/* ---- grid: data x pipeline. Rank = replica * stages + stage: the stages of a replica are neighbours. ---- */
 typedef struct {
-    ra_comm world, data;
+    ra_comm world;
+    ra_comm data;     /* ranks of one stage, by replica */
+    ra_comm pipeline; /* ranks of one replica, by stage */
+    ra_comm ends;     /* first and last stage of a replica; size 0 on other ranks and where there is one stage */
     int32_t stage, stages;
 } ra_grid;
-/* Collective over world. */
-void ra_grid_make(const ra_comm *world, ra_grid *out);
+/* Collective over world. RA_ERR_ARG where `stages` does not divide the ranks. Free with ra_grid_free (collective). */
+ra_err ra_grid_make(const ra_comm *world, int32_t stages, ra_grid *out);
+void ra_grid_free(ra_grid *grid);
+/* Vectors in the trainable layout of a model that holds a stage's part. A tied embedding is on the first and on the last stage; what either has of its gradient is summed: collective
+ * over grid->ends. Nothing where it is not tied or not trained. */
+void ra_grid_sum_tied(const ra_grid *grid, const ra_model *m, void *vector);
+/* Collective over grid->pipeline. |vector|^2 over all stages, each tensor once; the same on all of them. */
+double ra_grid_sum_squares(const ra_grid *grid, const ra_model *m, const void *vector);
 
-/* ---- one rank's computation ---- */
+/* Not collective. From the settings: grid.data against the rank count; the layers of this rank's stage (grid.chunks, grid.layers or balanced for `work`). Errors name the key. */
+ra_err ra_grid_check(const ra_settings *s, const ra_grid *grid);
+ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *arch, const ra_workload *work, ra_part *out);
+
+/* ---- a replica's computation ---- */
+typedef struct {
+    int32_t rows;                 /* of a micro-batch's pack, at most */
+    bool keep;                    /* backward passes will follow */
+    ra_pipeline_kind schedule;    /* of passes with a backward */
+    ra_recompute recompute;       /* not with RA_PIPELINE_ZERO_BUBBLE */
+} ra_engine_config;
+
+/* One pass over micro-batches. Callbacks get `context`; those marked (last) are called on the last stage alone. */
+typedef struct {
+    void *context;
+    int32_t count; /* micro-batches of this replica; the same on all its ranks */
+    /* Fills mb with micro-batch `index`: a pure function of it, the same on all stages, called more than once. */
+    void (*fill)(void *context, int32_t index, ra_microbatch *mb);
+    /* (last, may be NULL) Retain rows' normalised reference states, (head_rows - kl_first, hidden) A, backend memory; NULL: none. */
+    const void *(*reference)(void *context, const ra_microbatch *mb);
+    /* (last, may be NULL) Log p and losses are there, the backward pass is to come. logp: of every head row; hidden: normalised final states, (head_rows, hidden) A. It may set
+     * response[].reference. An error ends the pass after its last slot, so that no rank is left waiting. */
+    ra_err (*scored)(void *context, int32_t index, ra_microbatch *mb, const double *logp, const void *hidden);
+    /* (may be NULL) On all stages, in ascending order, after the pass: response[].logp, item[].loss; dot: what each item contributes to <tangent, grad L> where the pass contracts, else NULL. */
+    ra_err (*result)(void *context, int32_t index, const ra_microbatch *mb, const double *dot);
+    const ra_backward *backward; /* gradient, or both tangents (dot is not read); NULL: forward alone */
+} ra_pass;
+
+/* schedule and recompute from the settings. */
+ra_err ra_engine_configure(const ra_settings *s, ra_engine_config *config);
+
 typedef struct ra_engine ra_engine;
-/* Buffers for micro-batches of at most `rows` pack rows. keep: backward passes will follow. */
-ra_engine *ra_engine_new(ra_model *m, int32_t rows, bool keep, ra_timers *timers);
+/* The model must hold this rank's part. RA_ERR_ARG for settings that do not go together. */
+ra_err ra_engine_new(ra_model *m, const ra_grid *grid, const ra_engine_config *config, ra_timers *timers, ra_engine **out);
 void ra_engine_free(ra_engine *e);
+/* Backend memory that activations and the head take. */
 size_t ra_engine_bytes(const ra_engine *e);
 /* The reference's head for Retain rows, (V, hidden) A; NULL: the model's own, frozen. */
 void ra_engine_set_reference_head(ra_engine *e, const void *weight);
-/* Forward over a micro-batch: fills response[].logp; with `ref_hidden` (Retain rows' normalised reference states, (head_rows - kl_first, hidden) A, backend memory) also item[].loss of
- * Retain items = eq. 3; other items' loss by `objective`. */
-void ra_engine_forward(ra_engine *e, ra_microbatch *mb, const ra_objective *objective, const void *ref_hidden);
-/* After ra_engine_forward on the same micro-batch: gradients of sum_i weight_i L_i, ended as `mode` says. mode->dot is by pack row. */
-void ra_engine_backward(ra_engine *e, ra_microbatch *mb, const ra_objective *objective, const ra_backward *mode);
-/* After ra_engine_forward: contraction, dot[i] = <tangent, grad weight_i L_i> for every item of the micro-batch. */
-void ra_engine_contract(ra_engine *e, ra_microbatch *mb, const ra_objective *objective, const void *tangent_r,
-                        const void *tangent_a, double *dot);
-/* Per-row results of the last forward: log p and KL of every head row. */
-const double *ra_engine_logp(const ra_engine *e);
-const double *ra_engine_kl(const ra_engine *e);
-/* Normalised final hidden states of the last forward's head rows, (head_rows, hidden) A. */
-const void *ra_engine_hidden(const ra_engine *e);
+/* Collective over grid->pipeline. Losses: eq. 3 for Retain items with a reference (0 without), else by `objective`; gradients are of sum_i weight_i L_i. Returns the lowest failing stage's
+ * error on all stages. */
+ra_err ra_engine_run(ra_engine *e, const ra_objective *objective, const ra_pass *pass);
 
 /* ---- batches into micro-batches ---- */
 typedef struct {
@@ -72,11 +105,9 @@ void ra_optimiser_free(ra_optimiser *o);
 void *ra_optimiser_gradient(ra_optimiser *o);
 /* Learning rate of step t (from 1): linear warm-up, then the schedule. */
 double ra_learning_rate(const ra_optimiser_config *c, int64_t t);
-/* Collective over grid->data. Reduces the gradient in rank order, clips, updates, shares the masters, refreshes the model, zeroes the gradient. `norm` [out]: before clipping.
- * RA_ERR_NUMERIC on a non-finite norm, on all ranks, before anything was changed. */
+/* Collective over grid->world. Reduces the gradient in rank order, clips by the norm over all stages, updates, shares the masters within the stage, refreshes the model, zeroes the
+ * gradient. `norm` [out]: before clipping. RA_ERR_NUMERIC on a non-finite norm, on all ranks, before anything was changed. */
 ra_err ra_optimiser_step(ra_optimiser *o, double *norm);
-/* Collective. Reduces without updating: every rank then holds the whole summed gradient in ra_optimiser_gradient. */
-void ra_optimiser_reduce(ra_optimiser *o);
 int64_t ra_optimiser_steps(const ra_optimiser *o);
 void ra_optimiser_set_steps(ra_optimiser *o, int64_t steps);
 /* The range [begin, end) of the trainable vector whose moments this rank holds, and the moments. */

@@ -79,11 +79,15 @@ void ra_head_free(ra_head *head);
 /* For Retain rows: the reference's head (V, hidden) A - m's own, or a frozen copy - and its final hidden states after the last norm,
  * (head_rows - kl_first, hidden) A, in head-row order. */
 void ra_head_set_reference(ra_head *head, const void *weight, const void *hidden);
-/* log p of every head row's target; with Retain rows, KL(p_ref || p_theta) of theirs. `last`: (rows, hidden) R, the residual stream before the final norm. Host arrays (head_rows). */
+/* log p of every head row's target; with Retain rows, KL(p_ref || p_theta) of theirs. `last`: (rows, hidden) R, the residual stream before the final norm. logp, kl: host arrays (head_rows). */
 void ra_head_forward(ra_head *head, const ra_microbatch *mb, const void *last, double *logp, double *kl);
 /* The normalised final hidden states of the last forward, (head_rows, hidden) A: what ra_head_set_reference wants of the reference model. */
 const void *ra_head_hidden(const ra_head *head);
-/* After ra_head_forward. coefficient[i] = dL / dlog p of row i (before kl_first) or dL / dKL of row i (from there on). dx: (rows, hidden) R, overwritten. */
+/* After ra_head_forward. coefficient: host, [i] = dL / dlog p of row i (before kl_first) or dL / dKL of row i (from there on). dx: (rows, hidden) R, overwritten. */
 void ra_head_backward(ra_head *head, const ra_microbatch *mb, const double *coefficient, void *dx, const ra_backward *mode);
+/* Where the last backward contracted: what each head row contributes to <tangent, grad L>. Host, (head_rows). */
+const double *ra_head_dot(ra_head *head);
+/* Bytes of backend memory that ra_head_new takes for a model laid out so. */
+size_t ra_head_bytes(const ra_model *m, int32_t rows);
 
 #endif

@@ -50,15 +50,21 @@ ra_err ra_comm_init(int *argc, char ***argv, ra_comm *world)
     __lsan_disable();
     RA_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
     __lsan_enable();
-    world->comm = MPI_COMM_WORLD;
-    RA_MPI(MPI_Comm_set_errhandler(world->comm, MPI_ERRORS_RETURN));
-    RA_MPI(MPI_Comm_rank(world->comm, &world->rank));
-    RA_MPI(MPI_Comm_size(world->comm, &world->size));
+    RA_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+    *world = ra_comm_world();
     ra_log_setup(world->rank, RA_LOG_INFO);
     if (provided < MPI_THREAD_FUNNELED) {
         return ra_fail(RA_ERR_UNSUPPORTED, "this MPI library does not give MPI_THREAD_FUNNELED");
     }
     return RA_OK;
+}
+
+ra_comm ra_comm_world(void)
+{
+    ra_comm world = {.comm = MPI_COMM_WORLD};
+    RA_MPI(MPI_Comm_rank(world.comm, &world.rank));
+    RA_MPI(MPI_Comm_size(world.comm, &world.size));
+    return world;
 }
 
 void ra_comm_finalize(void)

@@ -1,6 +1,7 @@
-/* Writing and loading the training state. Each rank writes its share of the masters and moments and reads that share back: the file passes through the
- * ranks once in either direction, and the masters, which all ranks hold in full, are then broadcast range by range. */
+/* Writing and loading the training state. The file holds the vectors of the whole network; every rank writes and reads an even range of them, so that the file passes through the ranks
+ * once in either direction, and ranges and what each rank of the layout holds are exchanged in memory. */
 #include "checkpoint_files.h"
+#include "redistribute.h"
 
 #include <realign/file.h>
 #include <realign/h5.h>
@@ -13,17 +14,6 @@
 
 enum { COLUMNS = 16 }; /* layouts are padded to, and ranges cut at, multiples of it */
 
-typedef struct {
-    const ra_grid *grid;
-    ra_model *m;
-    ra_optimiser *o;
-    hid_t type;            /* of R */
-    int64_t size;          /* of the trainable vector */
-    int64_t begin, end;    /* this rank's share */
-    int64_t moments_begin; /* of the range whose moments it holds */
-    char *staging;         /* host memory for the largest share, R; NULL where the backend's own is host memory */
-} transfer;
-
 /* The three vectors of the state. */
 enum { MASTER, ADAM_M, ADAM_V, VECTORS };
 static const struct {
@@ -34,45 +24,64 @@ static const struct {
     {"adam_v", "AdamW's running mean of the squared gradient, same order"},
 };
 
+typedef struct {
+    const ra_grid *grid;
+    ra_model *m;
+    ra_optimiser *o;
+    hid_t type;               /* of R */
+    ra_model *whole;          /* all layers, shapes alone */
+    int64_t size;             /* of their trainable vector */
+    int64_t first, rows;      /* this rank's range of it, in rows of COLUMNS */
+    ra_pieces held[VECTORS];  /* what this rank has, all of which a load fills */
+    ra_pieces owned[VECTORS]; /* its part of that which is written: each element of the whole network is one rank's */
+    char *staging;            /* host memory for the range; NULL where all of them lie in place */
+} transfer;
+
 static transfer transfer_begin(const ra_grid *grid, ra_model *m, ra_optimiser *o)
 {
-    transfer t = {.grid = grid, .m = m, .o = o, .type = m->b->r == RA_DTYPE_F64 ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT};
-    t.size = ra_model_trainable(m)->size;
-    t.begin = ra_comm_range_begin(&grid->data, t.size, grid->data.rank);
-    t.end = ra_comm_range_begin(&grid->data, t.size, grid->data.rank + 1);
-    int64_t moments_end, longest = 0;
-    ra_optimiser_range(o, &t.moments_begin, &moments_end);
-    for (int r = 0; r < grid->data.size; r++) {
-        int64_t n = ra_comm_range_begin(&grid->data, t.size, r + 1) - ra_comm_range_begin(&grid->data, t.size, r);
-        if (n > longest) longest = n;
+    ra_backend *b = m->b;
+    const ra_comm *world = &grid->world, *data = &grid->data;
+    const ra_layout *l = ra_model_trainable(m);
+    transfer t = {.grid = grid, .m = m, .o = o, .type = b->r == RA_DTYPE_F64 ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT};
+    t.whole = ra_whole_network(m);
+    t.size = ra_model_trainable(t.whole)->size;
+    t.first = ra_comm_range_begin(world, t.size, world->rank) / COLUMNS;
+    t.rows = ra_comm_range_begin(world, t.size, world->rank + 1) / COLUMNS - t.first;
+    int64_t begin = ra_comm_range_begin(data, l->size, data->rank), end = ra_comm_range_begin(data, l->size, data->rank + 1);
+    for (int v = 0; v < VECTORS; v++) {
+        int64_t from = 0, to = l->size;
+        char *memory = v == MASTER ? ra_model_masters(m) : ra_optimiser_moment(o, v - ADAM_M);
+        if (v != MASTER) ra_optimiser_range(o, &from, &to);
+        t.held[v] = ra_pieces_of(l, b, memory, from, to, true);
+        t.owned[v] = ra_pieces_of(l, b, memory + (size_t)(begin - from) * b->r_size, begin, end, false);
+        bool in_place = ra_range_in_place(world, b, t.size, &t.owned[v]) && ra_range_in_place(world, b, t.size, &t.held[v]);
+        if (!in_place && !t.staging) t.staging = ra_alloc((size_t)(t.rows * COLUMNS), b->r_size);
     }
-    if (!m->b->host) t.staging = ra_alloc((size_t)longest, m->b->r_size);
     return t;
 }
 
 static void transfer_end(transfer *t)
 {
+    ra_model_close(t->whole);
     ra_free(t->staging);
 }
 
-/* Where this rank's share of a vector lies in backend memory. */
-static char *share_of(const transfer *t, int vector)
+/* Host memory for this rank's range of a vector of which it has `own`. */
+static void *range_of(const transfer *t, const ra_pieces *own)
 {
-    if (vector == MASTER) return (char *)ra_model_masters(t->m) + (size_t)t->begin * t->m->b->r_size;
-    return (char *)ra_optimiser_moment(t->o, vector - ADAM_M) + (size_t)(t->begin - t->moments_begin) * t->m->b->r_size;
+    void *place = ra_range_in_place(&t->grid->world, t->m->b, t->size, own);
+    return place ? place : t->staging;
 }
 
 /* ---- writing ---- */
 
 static ra_err write_vectors(const transfer *t, ra_h5 *file)
 {
-    ra_backend *b = t->m->b;
-    int64_t shape[2] = {t->size / COLUMNS, COLUMNS}, n = t->end - t->begin;
+    int64_t shape[2] = {t->size / COLUMNS, COLUMNS};
     for (int v = 0; v < VECTORS; v++) {
-        char *share = b->host ? share_of(t, v) : t->staging;
-        if (!b->host) b->ops->download(b, share, share_of(t, v), (size_t)n * b->r_size);
-        RA_TRY(ra_h5_write(file, vectors[v].name, t->type, 2, shape, t->begin / COLUMNS, n / COLUMNS, share,
-                           vectors[v].description, "1"));
+        void *range = range_of(t, &t->owned[v]);
+        ra_gather_range(&t->grid->world, t->m->b, t->size, &t->owned[v], range);
+        RA_TRY(ra_h5_write(file, vectors[v].name, t->type, 2, shape, t->first, t->rows, range, vectors[v].description, "1"));
     }
     return RA_OK;
 }
@@ -119,7 +128,7 @@ static ra_err write_file(const transfer *t, const ra_checkpoint_policy *policy, 
     ra_h5 *file;
     RA_TRY(ra_h5_create(path, &t->grid->world, &file));
     ra_err err = write_state(t, state, file);
-    if (err == RA_OK) err = write_table(ra_model_trainable(t->m), file);
+    if (err == RA_OK) err = write_table(ra_model_trainable(t->whole), file);
     if (err == RA_OK) err = write_vectors(t, file);
     if (err == RA_OK) err = ra_h5_write_provenance(file, &t->grid->world, policy->used_yaml);
     if (err == RA_OK) return ra_h5_commit(file);
@@ -227,44 +236,13 @@ static ra_err check_size(const transfer *t, const char *path, ra_h5 *file)
     return RA_OK;
 }
 
-/* `vector`: whole on every rank, of which each has read its range. Every rank's range goes to all. */
-static void share_ranges(const transfer *t, char *vector)
-{
-    ra_backend *b = t->m->b;
-    const ra_comm *data = &t->grid->data;
-    for (int r = 0; r < data->size && data->size > 1; r++) {
-        int64_t begin = ra_comm_range_begin(data, t->size, r), end = ra_comm_range_begin(data, t->size, r + 1);
-        char *range = vector + (size_t)begin * b->r_size;
-        size_t bytes = (size_t)(end - begin) * b->r_size;
-        char *host = b->host ? range : t->staging;
-        if (!b->host && r == data->rank) b->ops->download(b, host, range, bytes);
-        ra_comm_bcast(data, host, (int64_t)bytes, r);
-        if (!b->host && r != data->rank) b->ops->upload(b, range, host, bytes);
-    }
-}
-
-/* Whether every rank holds all moments, as in double precision, and not its share alone. */
-static bool moments_are_whole(const transfer *t)
-{
-    int64_t begin, end;
-    ra_optimiser_range(t->o, &begin, &end);
-    int whole = begin == 0 && end == t->size;
-    RA_MPI(MPI_Allreduce(MPI_IN_PLACE, &whole, 1, MPI_INT, MPI_MIN, t->grid->data.comm));
-    return whole;
-}
-
 static ra_err read_vectors(const transfer *t, ra_h5 *file)
 {
-    ra_backend *b = t->m->b;
-    int64_t n = t->end - t->begin;
     for (int v = 0; v < VECTORS; v++) {
-        char *share = b->host ? share_of(t, v) : t->staging;
-        RA_TRY(ra_h5_read_checked(file, vectors[v].name, t->type, t->begin / COLUMNS, n / COLUMNS, share));
-        if (!b->host) b->ops->upload(b, share_of(t, v), share, (size_t)n * b->r_size);
+        void *range = range_of(t, &t->held[v]);
+        RA_TRY(ra_h5_read_checked(file, vectors[v].name, t->type, t->first, t->rows, range));
+        ra_scatter_range(&t->grid->world, t->m->b, t->size, &t->held[v], range);
     }
-    share_ranges(t, ra_model_masters(t->m));
-    if (!moments_are_whole(t)) return RA_OK;
-    for (int which = 0; which < 2; which++) share_ranges(t, ra_optimiser_moment(t->o, which));
     return RA_OK;
 }
 
@@ -275,7 +253,7 @@ static ra_err load_file(const transfer *t, const char *path, uint64_t key, ra_tr
     RA_TRY(ra_h5_open(path, world, &file));
     int64_t steps = 0;
     ra_err err = read_state(t, path, key, file, state, &steps);
-    if (err == RA_OK) err = check_table(ra_model_trainable(t->m), path, file);
+    if (err == RA_OK) err = check_table(ra_model_trainable(t->whole), path, file);
     if (err == RA_OK) err = check_size(t, path, file);
     err = ra_comm_agree(world, err);
     if (err == RA_OK) err = read_vectors(t, file);

@@ -1,5 +1,7 @@
-/* What other programs load: a Hugging Face directory of the trained or merged model, or a PEFT adapter. Rank 0 writes, tensor by tensor. */
+/* What other programs load: a Hugging Face directory of the trained or merged model, or a PEFT adapter. Rank 0 writes, tensor by tensor, what the stages of its replica hold. */
 #include "export_dir.h"
+#include "export_stages.h"
+#include "redistribute.h"
 
 #include <realign/checkpoint.h>
 #include <realign/file.h>
@@ -18,10 +20,12 @@ typedef struct {
 typedef struct {
     ra_model *m;
     const ra_modelfile *file; /* the model training began with */
-    const ra_layout *layout;  /* of what is written */
+    const ra_layout *layout;  /* of what is written: all stages' tensors */
+    const ra_layout *own;     /* this rank's among them */
+    int32_t *own_index;       /* (layout's tensors) in `own`; -1: another stage has it */
     ra_export_kind kind;
     ra_dtype dtype;
-    pair *merged; /* by tensor of the base layout, where the kind is RA_EXPORT_MERGED; a = NULL: not adapted */
+    pair *merged; /* by tensor of this rank's base layout, where the kind is RA_EXPORT_MERGED; a = NULL: not adapted */
 } export;
 
 /* ---- values ---- */
@@ -71,10 +75,12 @@ static ra_err read_own(const export *e, const ra_param *p, int64_t first, int64_
     return RA_OK;
 }
 
-static ra_err read_tensor(const void *context, int index, int64_t first, int64_t count, void *out)
+/* `number`: in the table of all stages' tensors. */
+static ra_err read_tensor(const void *context, int number, int64_t first, int64_t count, void *out)
 {
     const export *e = context;
-    const ra_param *p = &e->layout->param[index];
+    int32_t index = e->own_index[number];
+    const ra_param *p = &e->own->param[index];
     if (!e->merged || !e->merged[index].a) return read_own(e, p, first, count, e->dtype, out);
     double *values = ra_alloc((size_t)count, sizeof *values);
     ra_err err = read_own(e, p, first, count, RA_DTYPE_F64, values);
@@ -87,6 +93,22 @@ static ra_err read_tensor(const void *context, int index, int64_t first, int64_t
 }
 
 /* ---- the table of tensors ---- */
+
+/* Which tensors are here; returns the stage of each. Collective over the pipeline. */
+static int32_t *find_tensors(export *e, const ra_comm *pipeline)
+{
+    int32_t n = e->layout->count, *stage = ra_alloc((size_t)n, sizeof *stage);
+    e->own_index = ra_alloc((size_t)n, sizeof *e->own_index);
+    for (int32_t i = 0; i < n; i++) stage[i] = e->own_index[i] = -1;
+    for (int32_t i = 0; i < e->own->count; i++) {
+        const ra_param *p = &e->own->param[i];
+        if (p->copy) continue; /* the first stage has it */
+        e->own_index[p->number] = i;
+        stage[p->number] = pipeline->rank;
+    }
+    RA_MPI(MPI_Allreduce(MPI_IN_PLACE, stage, n, MPI_INT32_T, MPI_MAX, pipeline->comm));
+    return stage;
+}
 
 /* Finds the pair of every adapted tensor of the base. */
 static pair *find_pairs(const ra_model *m)
@@ -165,10 +187,10 @@ static ra_err write_model(const export *e, const ra_hf_source *tensors, const ch
     return err;
 }
 
-static ra_err write_directory(const export *e, const char *source, int64_t shard_bytes, const char *dir)
+static ra_err write_directory(const export *e, const ra_stages *stages, const char *source, int64_t shard_bytes, const char *dir)
 {
     ra_hf_tensor *table = make_table(e);
-    ra_hf_source tensors = {table, e->layout->count, read_tensor, e};
+    ra_hf_source tensors = {table, e->layout->count, ra_stages_read, stages};
     ra_err err;
     if (e->kind == RA_EXPORT_ADAPTER) {
         err = write_adapter_config(e, source, dir);
@@ -181,21 +203,41 @@ static ra_err write_directory(const export *e, const char *source, int64_t shard
     return err;
 }
 
-static ra_err export_alone(ra_model *m, const ra_modelfile *file, const char *source, ra_export_kind kind, ra_dtype dtype,
-                           int64_t shard_bytes, const char *dir)
+/* On rank 0. */
+static ra_err export_all(const export *e, const ra_stages *stages, const char *source, int64_t shard_bytes, const char *dir)
 {
-    bool adapted = m->adapter.size > 0;
-    if (kind != RA_EXPORT_MODEL && !adapted) return ra_fail(RA_ERR_ARG, "%s: the model has no adapter to export", dir);
-    export e = {.m = m, .file = file, .kind = kind, .dtype = dtype};
-    e.layout = kind == RA_EXPORT_ADAPTER ? &m->adapter : &m->base;
-    if (kind == RA_EXPORT_MERGED) e.merged = find_pairs(m);
+    bool adapted = e->m->adapter.size > 0;
+    if (e->kind != RA_EXPORT_MODEL && !adapted) return ra_fail(RA_ERR_ARG, "%s: the model has no adapter to export", dir);
     char *name = ra_strdup(dir), *part = NULL;
     for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--) name[n - 1] = '\0'; /* dir.part stands beside, not inside */
     ra_err err = ra_export_dir_begin(name, &part);
-    if (err == RA_OK) err = write_directory(&e, source, shard_bytes, part);
+    if (err == RA_OK) err = write_directory(e, stages, source, shard_bytes, part);
     err = ra_export_dir_end(name, part, err);
     free(name);
-    ra_free(e.merged);
+    return err;
+}
+
+/* On the ranks of rank 0's replica. */
+static ra_err export_replica(const ra_comm *pipeline, export *e, const char *source, int64_t shard_bytes, const char *dir)
+{
+    ra_model *whole = ra_whole_network(e->m);
+    e->layout = e->kind == RA_EXPORT_ADAPTER ? &whole->adapter : &whole->base;
+    e->own = e->kind == RA_EXPORT_ADAPTER ? &e->m->adapter : &e->m->base;
+    if (e->kind == RA_EXPORT_MERGED) e->merged = find_pairs(e->m);
+    int32_t *stage = find_tensors(e, pipeline);
+    ra_stages stages = {
+        .pipeline = pipeline, .stage = stage, .read = read_tensor, .context = e, .element = ra_dtype_size(e->dtype)};
+    ra_err err = RA_OK;
+    if (pipeline->rank == 0) {
+        err = export_all(e, &stages, source, shard_bytes, dir);
+        ra_stages_end(&stages);
+    } else {
+        ra_stages_serve(&stages);
+    }
+    ra_free(stage);
+    ra_free(e->own_index);
+    ra_free(e->merged);
+    ra_model_close(whole);
     return err;
 }
 
@@ -203,6 +245,9 @@ ra_err ra_export(const ra_grid *grid, ra_model *m, const ra_modelfile *file, con
                  ra_dtype dtype, int64_t shard_bytes, const char *dir)
 {
     ra_err err = RA_OK;
-    if (grid->world.rank == 0) err = export_alone(m, file, source, kind, dtype, shard_bytes, dir);
+    export e = {.m = m, .file = file, .kind = kind, .dtype = dtype};
+    ra_comm_bcast(&grid->world, &e.dtype, sizeof e.dtype,
+                  0); /* stages that look at their own tensors may have chosen differently */
+    if (grid->data.rank == 0) err = export_replica(&grid->pipeline, &e, source, shard_bytes, dir);
     return ra_comm_agree(&grid->world, err);
 }

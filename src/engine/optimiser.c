@@ -1,4 +1,5 @@
-/* AdamW with its moments sharded over the data dimension: reduce-scatter, update of the own range, all-gather of the masters. */
+/* AdamW with its moments sharded over the data dimension: reduce-scatter, update of the own range, all-gather of the masters. Each stage of a pipeline does so with its part of the
+ * parameters; what they share is the norm that clips. */
 #include <realign/engine.h>
 #include <realign/mem.h>
 
@@ -74,30 +75,51 @@ double ra_learning_rate(const ra_optimiser_config *c, int64_t t)
     return c->lr * (c->min_lr_ratio + (1.0 - c->min_lr_ratio) * shape);
 }
 
-void ra_optimiser_reduce(ra_optimiser *o)
+/* Sums over the data dimension; where the state is sharded, this rank's range alone. */
+static void reduce(ra_optimiser *o, bool sharded)
 {
-    if (o->m->b->r == RA_DTYPE_F64) {
-        ra_comm_sum_f64(&o->grid->data, o->gradient, o->size);
+    ra_backend *b = o->m->b;
+    if (o->grid->data.size == 1) return;
+    ra_host_view view = ra_host_view_of(b, o->gradient, (size_t)o->size * b->r_size);
+    if (sharded) {
+        ra_comm_reduce_scatter_f32(&o->grid->data, view.host, o->size);
     } else {
-        ra_comm_sum_f32(&o->grid->data, o->gradient, o->size);
+        ra_comm_sum_f64(&o->grid->data, view.host, o->size);
     }
+    ra_host_view_end(b, &view, true);
+}
+
+static void share_masters(ra_optimiser *o)
+{
+    ra_backend *b = o->m->b;
+    if (o->grid->data.size == 1) return;
+    ra_host_view view = ra_host_view_of(b, ra_model_masters(o->m), (size_t)o->size * b->r_size);
+    ra_comm_all_gather_f32(&o->grid->data, view.host, o->size);
+    ra_host_view_end(b, &view, true);
+}
+
+/* Over all stages and each tensor once: a copy of a tied head, which comes last, is the first stage's. */
+static double norm_of(const ra_optimiser *o, bool sharded)
+{
+    ra_backend *b = o->m->b;
+    int64_t own = ra_model_trainable(o->m)->own_size, end = o->end < own ? o->end : own;
+    size_t skip = (size_t)o->begin * b->r_size;
+    double squares = end > o->begin ? b->ops->sum_squares(b, end - o->begin, (char *)o->gradient + skip) : 0.0;
+    if (sharded) ra_comm_sum_f64(&o->grid->data, &squares, 1);
+    ra_comm_sum_f64(&o->grid->pipeline, &squares, 1);
+    return sqrt(squares);
 }
 
 ra_err ra_optimiser_step(ra_optimiser *o, double *norm)
 {
     ra_backend *b = o->m->b;
     bool sharded = b->r == RA_DTYPE_F32;
-    if (sharded) {
-        ra_comm_reduce_scatter_f32(&o->grid->data, o->gradient, o->size);
-    } else {
-        ra_optimiser_reduce(o);
-    }
+    ra_grid_sum_tied(o->grid, o->m, o->gradient);
+    reduce(o, sharded);
+    *norm = norm_of(o, sharded);
+    if (!isfinite(*norm)) return ra_fail(RA_ERR_NUMERIC, "step %lld: the gradient's norm is not finite", (long long)o->steps + 1);
     size_t skip = (size_t)o->begin * b->r_size;
     int64_t n = o->end - o->begin;
-    double squares = b->ops->sum_squares(b, n, (char *)o->gradient + skip);
-    if (sharded) ra_comm_sum_f64(&o->grid->data, &squares, 1);
-    *norm = sqrt(squares);
-    if (!isfinite(*norm)) return ra_fail(RA_ERR_NUMERIC, "step %lld: the gradient's norm is not finite", (long long)o->steps + 1);
     const ra_optimiser_config *c = &o->config;
     int64_t t = o->steps + 1;
     ra_adamw h = {.lr = ra_learning_rate(c, t),
@@ -110,7 +132,7 @@ ra_err ra_optimiser_step(ra_optimiser *o, double *norm)
                   .gradient_scale = c->clip > 0.0 && *norm > c->clip ? c->clip / (*norm + 1e-6) : 1.0};
     char *masters = ra_model_masters(o->m);
     b->ops->adamw(b, n, &h, (char *)o->gradient + skip, o->moment[0], o->moment[1], masters + skip);
-    if (sharded) ra_comm_all_gather_f32(&o->grid->data, (float *)(void *)masters, o->size);
+    if (sharded) share_masters(o);
     b->ops->zero(b, o->gradient, (size_t)o->size * b->r_size);
     ra_model_refresh(o->m);
     o->steps = t;

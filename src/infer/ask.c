@@ -49,7 +49,7 @@ static void allocate_packs(ra_asker *a, int32_t rows)
     size_t n = (size_t)rows;
     release_packs(a);
     a->capacity = rows;
-    a->acts = ra_activations_new(a->m, rows, false);
+    a->acts = ra_activations_new(a->m, rows, &(ra_keeping){0});
     a->pack = (ra_pack){.token = ra_alloc(n, sizeof(int32_t)),
                         .position = ra_alloc(n, sizeof(int32_t)),
                         .segment = ra_alloc(n, sizeof(ra_segment)),
@@ -152,7 +152,7 @@ static ra_err answer(ra_asker *a, int32_t first, int32_t n)
     ra_backend *b = a->m->b;
     int64_t width = a->m->arch.hidden;
     double cap = a->m->arch.final_softcap;
-    ra_logits_take(a->logits, n, a->last_row + first, ra_activations_last(a->acts));
+    ra_logits_take(a->logits, n, a->last_row + first, ra_activations_last(a->acts, 0));
     b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, n, a->answers, width, ra_logits_states(a->logits), width, a->answer_head,
                  width, false, true, a->z, a->answers);
     b->ops->download(b, a->host, a->z, (size_t)n * (size_t)a->answers * b->r_size);

@@ -63,7 +63,7 @@ static void allocate(ra_generator *g, int32_t positions, int32_t rows)
     g->rows = rows;
     g->slots = (int32_t)n;
     g->cache = ra_kv_cache_new(g->m, g->slots, positions);
-    g->acts = ra_activations_new(g->m, rows > g->slots ? rows : g->slots, false);
+    g->acts = ra_activations_new(g->m, rows > g->slots ? rows : g->slots, &(ra_keeping){0});
     g->chooser = ra_chooser_new(g->m, g->slots, &g->config.sampling);
     g->pack.token = ra_alloc(longest, sizeof(int32_t));
     g->pack.position = ra_alloc(longest, sizeof(int32_t));
@@ -136,7 +136,7 @@ static bool stops(const ra_generator *g, int32_t token)
 /* Chooses a token for the sequences in flight from `first` on; finished ones give their slots back. `at.row` says where their states are. */
 static ra_err advance(ra_generator *g, int32_t first)
 {
-    ra_chooser_choose(g->chooser, g->active - first, g->at.row + first, ra_activations_last(g->acts), g->at.id + first,
+    ra_chooser_choose(g->chooser, g->active - first, g->at.row + first, ra_activations_last(g->acts, 0), g->at.id + first,
                       g->at.step + first, g->at.token + first);
     int32_t kept = first;
     for (int32_t i = first; i < g->active; i++) {

@@ -257,7 +257,7 @@ static ra_err load(judge *j)
 {
     if (j->asker) return RA_OK;
     char what[160];
-    RA_TRY(ra_model_open(j->b, j->file, RA_FROZEN, NULL, j->positions, &j->m));
+    RA_TRY(ra_model_open(j->b, j->file, RA_FROZEN, NULL, j->positions, NULL, &j->m));
     ra_arch_describe(&j->m->arch, what, sizeof what);
     ra_info("judge: %s; %s; template %s; the policy takes %d tokens, computed once", what, ra_backend_describe(j->b),
             ra_template_name(j->form.tpl), j->form.root_count);

@@ -28,7 +28,7 @@ static void allocate(ra_scorer *s, int32_t rows)
     release(s);
     s->capacity = rows;
     s->mb = ra_microbatch_new(rows);
-    s->acts = ra_activations_new(s->m, rows, false);
+    s->acts = ra_activations_new(s->m, rows, &(ra_keeping){0});
     s->head = ra_head_new(s->m, rows);
     s->logp = ra_alloc((size_t)rows, sizeof *s->logp);
 }
@@ -82,8 +82,8 @@ static ra_sample sample_of(const ra_scored *q)
 /* Runs what is in the micro-batch: sequences queue[from .. from + items). */
 static ra_err flush(ra_scorer *s, ra_scored **queue)
 {
-    ra_model_forward(s->m, &s->mb->pack, s->acts);
-    ra_head_forward(s->head, s->mb, ra_activations_last(s->acts), s->logp, NULL);
+    ra_model_forward(s->m, 0, &s->mb->pack, s->acts, 0);
+    ra_head_forward(s->head, s->mb, ra_activations_last(s->acts, 0), s->logp, NULL);
     for (int32_t i = 0; i < s->mb->responses; i++) {
         const ra_response *r = &s->mb->response[i];
         ra_scored *q = queue[r->item];

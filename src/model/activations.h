@@ -14,14 +14,17 @@ typedef struct {
     void *lse;                                            /* (rows, heads) R */
     void *gate_up, *h;                                    /* (rows, 2 ffn), (rows, ffn) A */
     void *u_qkv, *u_o, *u_gate_up, *u_down;               /* (rows, adapters rank) A */
+    /* where the backward pass is split: the gradients of the products' results; that of gate_up takes its place */
+    void *d_qkv, *d_o, *d_down; /* like qkv, (rows, hidden), (rows, hidden) A */
 } ra_layer_acts;
 
 struct ra_activations {
     ra_backend *b;
     int32_t rows;
-    bool keep;
-    ra_layer_acts *layer; /* (layers) */
-    void *last;           /* (rows, hidden) R */
+    ra_keeping keeping;
+    int32_t deep;         /* layers of the longest chunk */
+    ra_layer_acts *layer; /* (slots, deep) */
+    void **last;          /* (slots): (rows, hidden) R */
     void *block;
     size_t bytes;
     /* backward scratch */
@@ -33,4 +36,15 @@ struct ra_activations {
     void *du;   /* (rows, widest adapter) A */
     void *wide; /* (rows, widest product) R */
 };
+
+/* Layer `index` of the model, in a slot of its chunk. */
+ra_layer_acts *ra_activations_layer(ra_activations *acts, const ra_model *m, int32_t index, int32_t slot);
+
+/* The model's layers of a chunk: [begin, end). */
+static inline void ra_chunk_layers(const ra_model *m, int32_t chunk, int32_t *begin, int32_t *end)
+{
+    *begin = 0;
+    for (int32_t c = 0; c < chunk; c++) *begin += m->part.chunk[c].count;
+    *end = *begin + m->part.chunk[chunk].count;
+}
 #endif

@@ -1,108 +1,61 @@
-/* The forward pass over a pack. */
-#include "activations.h"
+/* The forward pass over a pack, through a run of layers. */
 #include "layer.h"
-#include "linear.h"
 
-static const void *vector(const ra_model *m, int64_t offset)
-{
-    return (const char *)m->vectors + (size_t)offset * m->b->r_size;
-}
+/* What differs between passes: a hook, a prefix in a cache, or neither. */
+typedef struct {
+    ra_layer_hook hook;
+    void *context;
+    const ra_kv_cache *cache;
+    const int32_t *slot, *length;
+} variant;
 
-ra_attention ra_attention_of(const ra_arch *a, int32_t layer)
-{
-    return (ra_attention){.heads = a->heads,
-                          .kv_heads = a->kv_heads,
-                          .head_dim = a->head_dim,
-                          .scale = a->query_scale,
-                          .softcap = a->attention_softcap,
-                          .window = a->layer_windowed[layer] ? a->window : 0};
-}
-
-/* x_out = x_in + sub(norm(x_in)), with a second norm on the sub-layer's output where the family has post-norms. */
-static void into_residual(ra_model *m, const ra_linear *l, int32_t rows, const void *in, const void *x, void *x_out,
-                          void *sub_out, int64_t post_norm, void *rstd_post, void *u, void *wide)
+static void attention(ra_model *m, int32_t index, const ra_pack *pack, const variant *v, ra_layer_acts *l)
 {
     ra_backend *b = m->b;
-    size_t bytes = (size_t)rows * (size_t)m->arch.hidden * b->r_size;
-    b->ops->copy(b, x_out, x, bytes);
-    if (!m->arch.post_norms) {
-        ra_linear_forward(m, l, rows, in, true, x_out, u, wide);
-        return;
+    ra_attention a = ra_attention_of(&m->arch, &m->layer[index]);
+    if (v->hook) v->hook(v->context, index, l->qkv);
+    if (v->cache) {
+        ra_cached_prefix prefix = {v->cache->layer[index], v->cache->slot_stride, v->cache->value_offset, v->slot, v->length};
+        b->ops->attention_prefixed(b, pack, &a, &prefix, l->qkv, l->att);
+    } else {
+        b->ops->attention(b, pack, &a, l->qkv, l->att, l->lse);
     }
-    b->ops->zero(b, sub_out, bytes);
-    ra_linear_forward(m, l, rows, in, true, sub_out, u, wide);
-    b->ops->rmsnorm_add(b, rows, m->arch.hidden, sub_out, vector(m, post_norm), m->arch.plus_one, m->arch.eps, x_out, rstd_post);
 }
 
-void ra_layer_feed_forward(ra_model *m, int32_t index, int32_t rows, ra_activations *acts, void *x_out)
+static void forward(ra_model *m, int32_t chunk, const ra_pack *pack, ra_activations *acts, int32_t slot, const variant *v)
 {
     ra_backend *b = m->b;
-    const ra_arch *a = &m->arch;
-    const ra_layer *y = &m->layer[index];
-    ra_layer_acts *l = &acts->layer[index];
-    b->ops->rmsnorm(b, rows, a->hidden, l->x_mid, vector(m, y->ffn_norm_v), a->plus_one, a->eps, l->n2, l->rstd_ffn);
-    ra_linear_forward(m, &y->gate_up, rows, l->n2, false, l->gate_up, l->u_gate_up, acts->wide);
-    b->ops->glu(b, rows, a->ffn, a->glu, l->gate_up, l->h);
-    into_residual(m, &y->down, rows, l->h, l->x_mid, x_out, l->ffn_out, y->post_ffn_norm_v, l->rstd_post_ffn, l->u_down,
-                  acts->wide);
-}
-
-void ra_layer_qkv(ra_model *m, int32_t index, int32_t rows, const int32_t *position, ra_activations *acts)
-{
-    ra_backend *b = m->b;
-    const ra_arch *a = &m->arch;
-    const ra_layer *y = &m->layer[index];
-    ra_layer_acts *l = &acts->layer[index];
-    b->ops->rmsnorm(b, rows, a->hidden, l->x_in, vector(m, y->input_norm_v), a->plus_one, a->eps, l->n1, l->rstd_in);
-    ra_linear_forward(m, &y->qkv, rows, l->n1, false, l->qkv, l->u_qkv, acts->wide);
-    b->ops->rope(b, rows, a->heads + a->kv_heads, a->head_dim, position, m->cosine, m->sine, false, l->qkv, y->qkv.out);
-}
-
-void ra_layer_attention_out(ra_model *m, int32_t index, int32_t rows, ra_activations *acts)
-{
-    const ra_layer *y = &m->layer[index];
-    ra_layer_acts *l = &acts->layer[index];
-    into_residual(m, &y->o, rows, l->att, l->x_in, l->x_mid, l->attention_out, y->post_attention_norm_v, l->rstd_post, l->u_o,
-                  acts->wide);
-}
-
-/* hook, cache: NULL where there is none */
-static void forward(ra_model *m, const ra_pack *pack, ra_activations *acts, ra_layer_hook hook, void *context,
-                    const ra_kv_cache *cache, const int32_t *slot, const int32_t *length)
-{
-    ra_backend *b = m->b;
-    const ra_arch *a = &m->arch;
-    int32_t rows = pack->rows;
-    const void *table = (const char *)m->w_a + (size_t)m->embedding * b->a_size;
-    b->ops->embed(b, rows, a->hidden, ra_pack_tokens(pack), m->embedding_scale, table, acts->layer[0].x_in);
-    for (int32_t i = 0; i < a->layers; i++) {
-        ra_layer_acts *l = &acts->layer[i];
-        ra_attention attention = ra_attention_of(a, i);
-        ra_layer_qkv(m, i, rows, ra_pack_positions(pack), acts);
-        if (hook) hook(context, i, l->qkv);
-        if (cache) {
-            ra_cached_prefix prefix = {cache->layer[i], cache->slot_stride, cache->value_offset, slot, length};
-            b->ops->attention_prefixed(b, pack, &attention, &prefix, l->qkv, l->att);
-        } else {
-            b->ops->attention(b, pack, &attention, l->qkv, l->att, l->lse);
-        }
-        ra_layer_attention_out(m, i, rows, acts);
-        ra_layer_feed_forward(m, i, rows, acts, i + 1 < a->layers ? acts->layer[i + 1].x_in : acts->last);
+    int32_t rows = pack->rows, begin, end;
+    ra_chunk_layers(m, chunk, &begin, &end);
+    if (m->layer[begin].index == 0) {
+        const void *table = (const char *)m->w_a + (size_t)m->embedding * b->a_size;
+        b->ops->embed(b, rows, m->arch.hidden, ra_pack_tokens(pack), m->embedding_scale, table, ra_activations_entry(acts, slot));
+    }
+    for (int32_t i = begin; i < end; i++) {
+        const ra_layer *y = &m->layer[i];
+        ra_layer_acts *l = ra_activations_layer(acts, m, i, slot);
+        ra_layer_norm_in(m, y, rows, l);
+        ra_layer_qkv(m, y, rows, ra_pack_positions(pack), l, acts->wide);
+        attention(m, i, pack, v, l);
+        ra_layer_attention_out(m, y, rows, l, acts->wide);
+        ra_layer_gate_up(m, y, rows, l, acts->wide);
+        void *x_out = i + 1 < end ? ra_activations_layer(acts, m, i + 1, slot)->x_in : ra_activations_last(acts, slot);
+        ra_layer_down(m, y, rows, l, acts->wide, x_out);
     }
 }
 
 void ra_model_forward_hooked(ra_model *m, const ra_pack *pack, ra_activations *acts, ra_layer_hook hook, void *context)
 {
-    forward(m, pack, acts, hook, context, NULL, NULL, NULL);
+    forward(m, 0, pack, acts, 0, &(variant){.hook = hook, .context = context});
 }
 
 void ra_model_forward_prefixed(ra_model *m, const ra_pack *pack, const ra_kv_cache *cache, const int32_t *slot,
                                const int32_t *length, ra_activations *acts)
 {
-    forward(m, pack, acts, NULL, NULL, cache, slot, length);
+    forward(m, 0, pack, acts, 0, &(variant){.cache = cache, .slot = slot, .length = length});
 }
 
-void ra_model_forward(ra_model *m, const ra_pack *pack, ra_activations *acts)
+void ra_model_forward(ra_model *m, int32_t chunk, const ra_pack *pack, ra_activations *acts, int32_t slot)
 {
-    forward(m, pack, acts, NULL, NULL, NULL, NULL, NULL);
+    forward(m, chunk, pack, acts, slot, &(variant){0});
 }

@@ -101,12 +101,14 @@ static void adapter_parameters(const ra_model *m, const ra_linear *l, int32_t ro
 }
 
 void ra_linear_backward(const ra_model *m, const ra_linear *l, int32_t rows, const void *x, const void *u, const void *dy,
-                        bool into_r, void *dx, void *du, void *wide, const ra_backward *mode)
+                        bool into_r, void *dx, void *du, void *wide, const ra_backward *mode, ra_ending ending)
 {
     ra_backend *b = m->b;
     const struct ra_backend_ops *ops = b->ops;
     size_t as = b->a_size;
-    if (m->training == RA_TRAIN_FULL) base_parameters(m, l, rows, x, dy, wide, mode);
+    bool weight = ending != RA_ENDING_INPUT;
+    if (ending == RA_ENDING_WEIGHT) dx = NULL;
+    if (weight && m->training == RA_TRAIN_FULL) base_parameters(m, l, rows, x, dy, wide, mode);
     if (dx)
         ops->gemm(b, RA_NO_TRANSPOSE, RA_NO_TRANSPOSE, rows, l->in, l->out, dy, l->out, at(m->w_a, l->weight, as), l->in, false,
                   into_r, dx, l->in);
@@ -126,5 +128,5 @@ void ra_linear_backward(const ra_model *m, const ra_linear *l, int32_t rows, con
                   true, wide, l->in);
         ops->add_scaled(b, rows, l->in, 1.0, wide, dx, l->in);
     }
-    if (m->training == RA_TRAIN_ADAPTER) adapter_parameters(m, l, rows, x, u, dy, du, wide, mode);
+    if (weight && m->training == RA_TRAIN_ADAPTER) adapter_parameters(m, l, rows, x, u, dy, du, wide, mode);
 }

@@ -123,7 +123,7 @@ static double embedding_scale(const ra_model *m)
     return m->b->a == RA_DTYPE_F32 ? (float)scale : scale;
 }
 
-static ra_err read_config(const ra_modelfile *file, ra_arch *arch)
+ra_err ra_arch_of(const ra_modelfile *file, ra_arch *arch)
 {
     char *json = NULL;
     RA_TRY(ra_modelfile_config_json(file, &json));
@@ -133,14 +133,15 @@ static ra_err read_config(const ra_modelfile *file, ra_arch *arch)
 }
 
 ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training training, const ra_lora_config *lora, int32_t positions,
-                     ra_model **out)
+                     const ra_part *part, ra_model **out)
 {
     ra_model *m = ra_calloc(1, sizeof *m);
     m->b = b;
     m->training = training;
+    if (part) m->part = *part;
     m->rope_positions = positions;
     if (lora) m->lora = *lora;
-    ra_err err = read_config(file, &m->arch);
+    ra_err err = ra_arch_of(file, &m->arch);
     if (err != RA_OK) {
         ra_free(m);
         return err;
@@ -181,7 +182,7 @@ void ra_model_pack(ra_model *m, int64_t limit)
 {
     const struct ra_backend_ops *ops = m->b->ops;
     if (m->training != RA_FROZEN) ra_die("ra_model_pack: the model is being trained; packed weights would not follow");
-    for (int32_t i = 0; i < m->arch.layers; i++) {
+    for (int32_t i = 0; i < m->layers; i++) {
         ra_linear *list[PRODUCTS];
         layer_products(&m->layer[i], list);
         if (list[0]->packed) return;
@@ -198,7 +199,7 @@ void ra_model_pack(ra_model *m, int64_t limit)
 
 static void release_packed(ra_model *m)
 {
-    for (int32_t i = 0; m->layer && i < m->arch.layers; i++) {
+    for (int32_t i = 0; m->layer && i < m->layers; i++) {
         ra_linear *list[PRODUCTS];
         layer_products(&m->layer[i], list);
         for (int k = 0; k < PRODUCTS; k++) {
@@ -246,7 +247,7 @@ void ra_model_init_adapter(ra_model *m, uint64_t seed)
     for (int i = 0; i < m->adapter.count; i++) {
         const ra_param *p = &m->adapter.param[i];
         if (!strstr(p->name, ".lora_A.")) continue;
-        ra_rng rng = ra_rng_make(seed, (uint64_t)RA_STREAM_LORA << 32 | (uint64_t)i);
+        ra_rng rng = ra_rng_make(seed, (uint64_t)RA_STREAM_LORA << 32 | (uint64_t)p->number);
         double bound = 1.0 / sqrt((double)p->shape[1]), *values = ra_alloc((size_t)p->count, sizeof *values);
         for (int64_t j = 0; j < p->count; j++) values[j] = (2.0 * ra_rng_uniform(&rng) - 1.0) * bound;
         upload_r(b, m->adapter_r, p->offset, values, p->count);

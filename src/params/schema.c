@@ -22,6 +22,7 @@ const ra_section ra_schema_sections[] = {
     {"max_new_tokens", "Generation"},
     {"eval.path", "Evaluation and report"},
     {"backend", "Machine"},
+    {"grid.pipeline", "Grid"},
     {"run.dir", "Run"},
 };
 
@@ -403,6 +404,8 @@ const ra_key ra_schema[] = {
      .unit = "",
      .help = "Precision of products; master weights and sums are fp32. auto takes bf16 only where the processor multiplies it "
              "natively. fp64 is for backend: ref."},
+
+#include "schema_grid.h"
 
     {.name = "run.dir",
      .type = RA_KEY_TEXT,

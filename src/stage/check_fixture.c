@@ -137,7 +137,7 @@ void ra_fixture_close(ra_fixture *f)
     ra_h5_close(f->h5);
 }
 
-static void record(ra_check_table *t, const char *name, double tolerance, double worst, int64_t n)
+static void record(ra_check_table *t, const char *name, double tolerance, double worst, int64_t n, bool parts)
 {
     ra_check_row *r = NULL;
     for (int i = 0; i < t->rows; i++) {
@@ -149,6 +149,7 @@ static void record(ra_check_table *t, const char *name, double tolerance, double
         snprintf(r->name, sizeof r->name, "%s", name);
         r->tolerance = tolerance;
         r->passed = true;
+        r->parts = parts;
     }
     r->elements += n;
     if (isnan(worst) || worst > r->worst) r->worst = worst; /* a NaN takes over and stays: nothing is larger */
@@ -164,7 +165,7 @@ void ra_check_compare(ra_check_table *t, const char *name, double tolerance, dou
         if (!(error <= worst)) worst = error;
         if (isnan(error)) break;
     }
-    record(t, name, tolerance, worst, n);
+    record(t, name, tolerance, worst, n, false);
 }
 
 void ra_check_compare_tensor(ra_check_table *t, const char *name, double tolerance, const double *got, const double *want,
@@ -175,19 +176,36 @@ void ra_check_compare_tensor(ra_check_table *t, const char *name, double toleran
         difference += (got[i] - want[i]) * (got[i] - want[i]);
         size += want[i] * want[i];
     }
-    record(t, name, tolerance, size > 0.0 ? sqrt(difference / size) : sqrt(difference), n);
+    record(t, name, tolerance, size > 0.0 ? sqrt(difference / size) : sqrt(difference), n, true);
 }
 
-int ra_check_print(const ra_check_table *t)
+/* Tables of all ranks hold the same rows in the same order: each stage has tensors of every kind. */
+void ra_check_merge(ra_check_table *t, const ra_comm *world, const ra_comm *pipeline)
+{
+    for (int i = 0; i < t->rows; i++) {
+        ra_check_row *r = &t->row[i];
+        double worst = isnan(r->worst) ? INFINITY : r->worst;
+        ra_comm_max_f64(world, &worst, 1);
+        r->worst = worst;
+        r->passed = worst <= r->tolerance;
+        if (r->parts) ra_comm_sum_i64(pipeline, &r->elements, 1);
+    }
+}
+
+int ra_check_failures(const ra_check_table *t)
 {
     int failures = 0;
+    for (int i = 0; i < t->rows; i++) failures += !t->row[i].passed;
+    return failures;
+}
+
+void ra_check_print(const ra_check_table *t)
+{
     printf("%-44s %10s  %-12s %-10s\n", "quantity", "elements", "worst error", "tolerance");
     for (int i = 0; i < t->rows; i++) {
         const ra_check_row *r = &t->row[i];
         printf("%-44s %10lld  %-12.3e %-10.1e %s\n", r->name, (long long)r->elements, r->worst, r->tolerance,
                r->passed ? "PASS" : "FAIL");
-        failures += !r->passed;
     }
     if (t->note) printf("%s\n", t->note);
-    return failures;
 }

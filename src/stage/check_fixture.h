@@ -2,6 +2,7 @@
 #ifndef RA_CHECK_FIXTURE_H
 #define RA_CHECK_FIXTURE_H
 #include <realign/backend.h>
+#include <realign/comm.h>
 #include <realign/h5.h>
 #include <realign/store.h>
 
@@ -30,6 +31,7 @@ typedef struct {
     double worst, tolerance;
     int64_t elements;
     bool passed;
+    bool parts; /* of tensors, which the stages of a pipeline share out */
 } ra_check_row;
 
 typedef struct {
@@ -44,7 +46,9 @@ void ra_check_compare(ra_check_table *t, const char *name, double tolerance, dou
 /* Relative L2 distance of two tensors, for gradients: |got - want| / |want|. */
 void ra_check_compare_tensor(ra_check_table *t, const char *name, double tolerance, const double *got, const double *want,
                              int64_t n);
-/* Prints the table; returns the number of failures. */
-int ra_check_print(const ra_check_table *t);
+/* Collective. The worst of all ranks, on all of them. */
+void ra_check_merge(ra_check_table *t, const ra_comm *world, const ra_comm *pipeline);
+void ra_check_print(const ra_check_table *t);
+int ra_check_failures(const ra_check_table *t);
 
 #endif

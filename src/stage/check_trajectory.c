@@ -48,20 +48,16 @@ static ra_err take_steps(ra_checker *c, ra_engine *reference, const double *weig
     *w = (walk){0};
     RA_TRY(ra_check_open_model(c, "reference", RA_TRAIN_FULL, NULL, &w->m));
     if (draw) disturb(c, w->m, draw);
-    ra_comm self = {MPI_COMM_SELF, 0, 1};
-    ra_grid grid;
-    ra_grid_make(&self, &grid);
     ra_optimiser_config config = {.lr = c->f.lr,
                                   .beta1 = c->f.beta1,
                                   .beta2 = c->f.beta2,
                                   .eps = c->f.eps,
                                   .clip = c->f.clip,
                                   .schedule = RA_SCHEDULE_CONSTANT};
-    w->o = ra_optimiser_new(w->m, &grid, &config);
-    w->e = ra_engine_new(w->m, c->mb->max_rows, true, NULL);
-    ra_engine_set_reference_head(w->e, ra_check_reference_head(c));
+    w->o = ra_optimiser_new(w->m, &c->grid, &config);
+    RA_TRY(ra_check_open_engine(c, w->m, true, &w->e));
     for (int step = 0; step < STEPS; step++) {
-        got[2 * step] = ra_check_objective(c, w->e, reference, weight, ra_optimiser_gradient(w->o));
+        RA_TRY(ra_check_objective(c, w->e, reference, weight, ra_optimiser_gradient(w->o), &got[2 * step]));
         RA_TRY(ra_optimiser_step(w->o, &got[2 * step + 1]));
     }
     return RA_OK;

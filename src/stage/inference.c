@@ -57,7 +57,7 @@ static ra_err open_model(const ra_settings *s, const char *model, const char *ad
     if (i->tokenizer) RA_TRY(ra_check_tokenizer(i->tokenizer, i->file));
     RA_TRY(add_config_stops(i));
     if (adapter) RA_TRY(ra_lora_read_config(adapter, &lora));
-    RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, &i->m));
+    RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, NULL, &i->m));
     if (adapter) RA_TRY(ra_model_load_adapter(i->m, adapter));
     return RA_OK;
 }

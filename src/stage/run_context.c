@@ -10,6 +10,7 @@
 #include <realign/mem.h>
 #include <realign/stage.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -71,11 +72,30 @@ static int32_t rows_of(const ra_run *run, int64_t sample)
     return ra_microbatch_rows(&s, ra_loss_roles(ra_run_kind(run, sample)));
 }
 
-/* Sizes that buffers must have, and how many samples each set holds. */
+/* Adds a sample to averages over rows: keys attended to, head rows. */
+static void add_workload(const ra_run *run, int64_t sample, double sums[4])
+{
+    ra_sample s = ra_store_get(run->store, sample);
+    unsigned roles = ra_loss_roles(ra_run_kind(run, sample));
+    double prompt = s.prompt_count;
+    sums[0] += prompt;
+    sums[1] += prompt * (prompt + 1.0) / 2.0;
+    for (int r = 0; r < RA_ROLES; r++) {
+        double n = s.response[r].count, head = n - s.response[r].skip;
+        if (!(roles >> r & 1) || n < 1.0) continue;
+        sums[0] += n - 1.0;
+        sums[1] += (n - 1.0) * (prompt + n / 2.0);
+        sums[2] += head;
+        if (run->action[sample] == RA_ACTION_RETAIN) sums[3] += head;
+    }
+}
+
+/* Sizes that buffers must have, how many samples each set holds, and what work they are. */
 static void measure(ra_run *run)
 {
     run->rows = (int32_t)ra_set_int(run->s, "pack.tokens");
     int32_t longest_prompt = 0, longest_response = 0;
+    double sums[4] = {0};
     for (int64_t i = 0; i < run->n; i++) {
         if (run->action[i] == RA_ACTION_NONE) continue;
         run->count[run->action[i]]++;
@@ -86,7 +106,11 @@ static void measure(ra_run *run)
         }
         if (s.prompt_count > longest_prompt) longest_prompt = s.prompt_count;
         if (rows_of(run, i) > run->rows) run->rows = rows_of(run, i);
+        add_workload(run, i, sums);
     }
+    run->work = (ra_workload){.context = sums[1] / fmax(sums[0], 1.0),
+                              .head_share = sums[2] / fmax(sums[0], 1.0),
+                              .kl_share = sums[3] / fmax(sums[0], 1.0)};
     run->positions = longest_prompt + longest_response + 1; /* a gold pair may join any prompt with any response */
     if (longest_prompt + 2 * longest_response > run->rows) run->rows = longest_prompt + 2 * longest_response;
 }
@@ -123,6 +147,8 @@ static ra_err open_all(ra_run *run)
             ra_set_text(s, "reference"));
     }
     RA_TRY(ra_modelfile_open(ra_set_text(s, "model"), &run->file));
+    RA_TRY(ra_grid_check(s, &run->grid));
+    RA_TRY(ra_engine_configure(s, &run->engine));
     if (run->world->rank == 0) RA_TRY(check_tokenizer(run));
     RA_TRY(ra_store_open(run->dir, &run->store));
     run->n = ra_store_count(run->store);
@@ -150,14 +176,14 @@ ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run)
     run->s = s;
     run->world = world;
     run->dir = ra_set_text(s, "run.dir");
-    ra_grid_make(world, &run->grid);
     run->timers = ra_timers_new();
     run->objective = (ra_objective){.beta = ra_set_real(s, "beta"),
                                     .tau = ra_set_real(s, "tau"),
                                     .alpha_kl = ra_set_real(s, "alpha_kl"),
                                     .npo_scale = ra_set_real(s, "npo_scale"),
                                     .ipo = strcmp(ra_set_text(s, "invert_loss"), "ipo") == 0};
-    ra_err err = ra_comm_agree(world, open_all(run));
+    ra_err err = ra_grid_make(world, (int32_t)ra_set_int(s, "grid.pipeline"), &run->grid);
+    if (err == RA_OK) err = ra_comm_agree(world, open_all(run));
     if (err != RA_OK) ra_run_close(run);
     return err;
 }
@@ -169,6 +195,7 @@ void ra_run_close(ra_run *run)
     if (run->b) ra_backend_close(run->b);
     ra_timers_free(run->timers);
     ra_free(run->action);
+    ra_grid_free(&run->grid);
     memset(run, 0, sizeof *run);
 }
 
@@ -211,12 +238,27 @@ static ra_err lora_config(const ra_settings *s, ra_lora_config *out)
     return out->targets ? RA_OK : ra_fail(RA_ERR_ARG, "lora.targets: the list is empty");
 }
 
+/* The layers of this rank's stage, balanced for what this stage of the run does. */
+static ra_err find_part(const ra_run *run, ra_training training, const ra_lora_config *lora, ra_part *part)
+{
+    ra_workload work = run->work;
+    work.training = training;
+    work.lora = *lora;
+    ra_arch arch;
+    RA_TRY(ra_arch_of(run->file, &arch));
+    ra_err err = ra_grid_part(run->s, &run->grid, &arch, &work, part);
+    ra_arch_free(&arch);
+    return err;
+}
+
 ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out)
 {
-    ra_lora_config lora;
+    ra_lora_config lora = {0};
+    ra_part part;
     ra_err err = training == RA_TRAIN_ADAPTER ? lora_config(run->s, &lora) : RA_OK;
+    if (err == RA_OK) err = find_part(run, training, &lora, &part);
     if (err == RA_OK)
-        err = ra_model_open(run->b, run->file, training, training == RA_TRAIN_ADAPTER ? &lora : NULL, run->positions, out);
+        err = ra_model_open(run->b, run->file, training, training == RA_TRAIN_ADAPTER ? &lora : NULL, run->positions, &part, out);
     if (err == RA_OK && ra_store_highest_token(run->store) >= (*out)->arch.vocabulary) {
         err = ra_fail(RA_ERR_DATA,
                       "%s/store.h5 holds token id %d, the model's vocabulary has %d: the store was made with another tokenizer",

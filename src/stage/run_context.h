@@ -17,6 +17,8 @@ typedef struct {
     ra_grid grid;
     ra_backend *b;
     ra_modelfile *file;
+    ra_engine_config engine; /* rows and keep are the stage's */
+    ra_workload work;        /* what a pass over the samples does, but for what is trained: how layers are balanced */
     ra_store *store; /* shows the corrections that may be used (corrections.h) */
     ra_timers *timers;
     ra_objective objective;
@@ -38,7 +40,7 @@ ra_runctl ra_run_control(const ra_settings *s);
 ra_err ra_run_read_actions(const ra_settings *s, const char *dir, const ra_store *store, int8_t *action, char **triage_key);
 /* The loss of a sample: by action, and eq. 2c where a Punish pair has a correction. */
 ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample);
-/* Opens the model; the adapter, where lora.enabled or training is RA_TRAIN_ADAPTER, begins from the run's seed. Collective in its errors. */
+/* Opens this rank's part of the model; the adapter, where lora.enabled or training is RA_TRAIN_ADAPTER, begins from the run's seed. Collective in its errors. */
 ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out);
 /* dir/name, free with free. */
 char *ra_run_path(const ra_run *run, const char *name);

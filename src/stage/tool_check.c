@@ -84,49 +84,54 @@ ra_err ra_check_open_model(ra_checker *c, const char *name, ra_training training
     char *path = ra_path_join(c->f.dir, name), *adapter_path = adapter ? ra_path_join(c->f.dir, adapter) : NULL;
     ra_modelfile *file = NULL;
     ra_lora_config lora;
+    ra_arch arch = {0};
+    ra_part part;
     ra_err err = ra_modelfile_open(path, &file);
     if (err == RA_OK && adapter) err = ra_lora_read_config(adapter_path, &lora);
-    if (err == RA_OK) err = ra_model_open(c->b, file, training, adapter ? &lora : NULL, c->f.longest + 1, out);
+    if (err == RA_OK) err = ra_arch_of(file, &arch);
+    if (err == RA_OK)
+        err =
+            ra_grid_part(c->s, &c->grid, &arch, &(ra_workload){.training = training, .context = 16.0, .head_share = 0.5}, &part);
+    if (err == RA_OK) err = ra_model_open(c->b, file, training, adapter ? &lora : NULL, c->f.longest + 1, &part, out);
     if (err == RA_OK && adapter) err = ra_model_load_adapter(*out, adapter_path);
     ra_modelfile_close(file);
+    ra_arch_free(&arch);
     free(path);
     free(adapter_path);
     return err;
 }
 
-const void *ra_check_reference_head(const ra_checker *c)
+ra_err ra_check_open_engine(ra_checker *c, ra_model *m, bool keep, ra_engine **out)
 {
-    return (const char *)c->reference->w_a + (size_t)c->reference->head * c->b->a_size;
+    ra_engine_config config = c->engine;
+    config.rows = c->mb->max_rows;
+    config.keep = keep;
+    RA_TRY(ra_engine_new(m, &c->grid, &config, NULL, out));
+    const ra_model *reference = c->reference;
+    if (m->last) ra_engine_set_reference_head(*out, (const char *)reference->w_a + (size_t)reference->head * c->b->a_size);
+    return RA_OK;
 }
 
-static ra_loss_kind kind_of(int32_t action)
+void ra_check_reduce(ra_checker *c, const ra_model *m, void *vector)
 {
-    static const ra_loss_kind kinds[] = {RA_LOSS_INVERT, RA_LOSS_PUNISH, RA_LOSS_RETAIN, RA_LOSS_PUNISH_CORRECTED};
-    return kinds[action];
-}
-
-/* log p_ref(y|x) by role, from the file. */
-static void references(const ra_check_sample *s, double reference[RA_ROLES])
-{
-    for (int r = 0; r < RA_ROLES; r++) {
-        reference[r] = 0.0;
-        for (int32_t i = 0; s->ref_logp[r] && i < s->sample.response[r].count; i++) reference[r] += s->ref_logp[r][i];
+    ra_backend *b = c->b;
+    int64_t n = ra_model_trainable(m)->size;
+    ra_host_view view = ra_host_view_of(b, vector, (size_t)n * b->r_size);
+    if (b->r == RA_DTYPE_F64) {
+        ra_comm_sum_f64(&c->grid.data, view.host, n);
+    } else {
+        ra_comm_sum_f32(&c->grid.data, view.host, n);
     }
+    ra_host_view_end(b, &view, true);
+    ra_grid_sum_tied(&c->grid, m, vector);
 }
 
-static void load(ra_checker *c, const ra_check_sample *s, ra_loss_kind kind, double weight)
+/* Retain samples: the reference's final states, kept in c->states. */
+static ra_err keep_reference(ra_checker *c, ra_engine *reference, const ra_check_sample *s)
 {
-    double reference[RA_ROLES];
-    references(s, reference);
-    ra_microbatch_clear(c->mb);
-    if (!ra_microbatch_add(c->mb, &s->sample, kind, weight, reference)) ra_die("check: a sample does not fit");
-}
-
-static void *reference_states(ra_checker *c, ra_engine *reference, const ra_check_sample *s, double weight)
-{
-    load(c, s, RA_LOSS_RETAIN, weight);
-    ra_engine_forward(reference, c->mb, &c->objective, NULL);
-    return (void *)(uintptr_t)ra_engine_hidden(reference);
+    return ra_check_run(c, reference,
+                        &(ra_check_step){.sample = &s->sample, .kind = RA_LOSS_RETAIN, .weight = 1.0, .keep_states = true}, NULL,
+                        NULL);
 }
 
 /* ---- logits, log-probabilities, losses ---- */
@@ -146,11 +151,11 @@ static ra_err check_logits(ra_checker *c, ra_model *m, const ra_check_sample *s)
     ra_pack pack = {
         .rows = n, .segments = 1, .trees = 1, .token = token, .position = position, .segment = &segment, .tree_begin = trees};
     ra_backend *b = c->b;
-    ra_activations *acts = ra_activations_new(m, n, false);
-    ra_model_forward(m, &pack, acts);
+    ra_activations *acts = ra_activations_new(m, n, &(ra_keeping){0});
+    ra_model_forward(m, 0, &pack, acts, 0);
     void *hn = b->ops->alloc(b, (size_t)(n * h) * b->a_size), *rstd = b->ops->alloc(b, (size_t)n * b->r_size),
          *z = b->ops->alloc(b, (size_t)(n * v) * b->r_size);
-    b->ops->rmsnorm(b, n, h, ra_activations_last(acts), (char *)m->vectors + (size_t)m->final_norm_v * b->r_size,
+    b->ops->rmsnorm(b, n, h, ra_activations_last(acts, 0), (char *)m->vectors + (size_t)m->final_norm_v * b->r_size,
                     m->arch.plus_one, m->arch.eps, hn, rstd);
     b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, n, v, h, hn, h, (char *)m->w_a + (size_t)m->head * b->a_size, h, false, true,
                  z, v);
@@ -173,17 +178,17 @@ static ra_err check_logits(ra_checker *c, ra_model *m, const ra_check_sample *s)
     return err;
 }
 
-static void check_logp(ra_checker *c, ra_engine *e, const ra_check_sample *s, bool reference)
+static ra_err check_logp(ra_checker *c, ra_engine *e, const ra_check_sample *s, bool reference)
 {
-    load(c, s, RA_LOSS_SCORE, 1.0);
-    ra_engine_forward(e, c->mb, &c->objective, NULL);
+    RA_TRY(ra_check_run(c, e, &(ra_check_step){.sample = &s->sample, .kind = RA_LOSS_SCORE, .weight = 1.0}, NULL, NULL));
     for (int32_t i = 0; i < c->mb->responses; i++) {
         const ra_response *y = &c->mb->response[i];
         const double *want = reference ? s->ref_logp[y->role] : s->logp[y->role];
         if (want)
             ra_check_compare(&c->table, reference ? "log p_ref of response tokens" : "log p_theta of response tokens",
-                             c->tol.logp, 1.0, ra_engine_logp(e) + y->first, want, y->count);
+                             c->tol.logp, 1.0, c->token_logp + y->first, want, y->count);
     }
+    return RA_OK;
 }
 
 static ra_err check_losses(ra_checker *c, ra_engine *e, ra_engine *reference, const ra_check_sample *s)
@@ -203,14 +208,21 @@ static ra_err check_losses(ra_checker *c, ra_engine *e, ra_engine *reference, co
     for (size_t i = 0; i < sizeof losses / sizeof losses[0]; i++) {
         double want;
         RA_TRY(ra_h5_read_attr_f64(c->f.h5, group, losses[i].attribute, &want));
-        const void *states = losses[i].kind == RA_LOSS_RETAIN ? reference_states(c, reference, s, 1.0) : NULL;
-        load(c, s, losses[i].kind, 1.0);
+        bool retain = losses[i].kind == RA_LOSS_RETAIN;
+        if (retain) RA_TRY(keep_reference(c, reference, s));
+        double reference_logp[RA_ROLES], loss;
+        ra_check_references(s, reference_logp);
         c->objective.ipo = losses[i].ipo;
-        ra_engine_forward(e, c->mb, &c->objective, states);
+        ra_err err = ra_check_run(
+            c, e,
+            &(ra_check_step){
+                .sample = &s->sample, .kind = losses[i].kind, .weight = 1.0, .reference = reference_logp, .with_states = retain},
+            &loss, NULL);
         c->objective.ipo = false;
+        RA_TRY(err);
         double tolerance = losses[i].ipo ? c->tol.square : losses[i].kind == RA_LOSS_RETAIN ? c->tol.kl : c->tol.loss;
-        ra_check_compare(&c->table, losses[i].name, tolerance, losses[i].ipo ? 0.25 / (c->f.tau * c->f.tau) : 1.0,
-                         &c->mb->item[0].loss, &want, 1);
+        ra_check_compare(&c->table, losses[i].name, tolerance, losses[i].ipo ? 0.25 / (c->f.tau * c->f.tau) : 1.0, &loss, &want,
+                         1);
     }
     return RA_OK;
 }
@@ -248,149 +260,31 @@ ra_err ra_check_tensors(ra_checker *c, const ra_layout *layout, const char *grou
     return RA_OK;
 }
 
-static ra_err read_vector(ra_checker *c, const char *group, const char *name, int64_t n, double *out)
+ra_err ra_check_read_vector(ra_checker *c, const char *group, const char *name, int64_t n, double *out)
 {
     char path[96];
     snprintf(path, sizeof path, "%s/%s", group, name);
     return ra_check_read(c, path, n, out);
 }
 
-/* a(y) of METHOD section 4: <g_J, grad log p(y|x)>, by contraction, one response at a time. */
-static void directional(ra_checker *c, ra_engine *e, const ra_check_sample *s, const void *tangent_r, const void *tangent_a,
-                        double a[RA_ROLES])
+ra_err ra_check_objective(ra_checker *c, ra_engine *e, ra_engine *reference, const double *weight, void *gradient, double *loss)
 {
-    for (int role = 0; role < RA_ROLES; role++) {
-        ra_sample one = s->sample;
-        for (int r = 0; r < RA_ROLES; r++) {
-            if (r != role) one.response[r].count = 0;
-        }
-        ra_microbatch_clear(c->mb);
-        if (one.response[role].count == 0 || !ra_microbatch_add(c->mb, &one, RA_LOSS_SCORE, 1.0, NULL)) {
-            a[role] = 0.0;
-            continue;
-        }
-        ra_engine_forward(e, c->mb, &c->objective, NULL);
-        ra_engine_contract(e, c->mb, &c->objective, tangent_r, tangent_a, &a[role]);
+    const ra_comm *data = &c->grid.data;
+    const ra_backward mode = {.gradient = gradient};
+    *loss = 0.0;
+    for (int64_t i = data->rank; i < c->f.samples; i += data->size) {
+        const ra_check_sample *s = &c->f.sample[i];
+        double reference_logp[RA_ROLES], own;
+        ra_check_references(s, reference_logp);
+        ra_check_step step = {.sample = &s->sample, .kind = ra_check_kind(s), .reference = reference_logp, .backward = &mode};
+        step.with_states = step.kind == RA_LOSS_RETAIN;
+        step.weight = step.with_states ? c->f.alpha_kl : weight[i];
+        if (step.with_states) RA_TRY(keep_reference(c, reference, s));
+        RA_TRY(ra_check_run(c, e, &step, &own, NULL));
+        *loss += step.weight * own;
     }
-}
-
-typedef struct {
-    double *a, *dot, *norm, *cosine, *weight, *want;
-} impact_values;
-
-/* Rows that do not conflict (Retain) have no weight; the file holds values for all rows, by the loss of each row's action. */
-static ra_err compare_impact(ra_checker *c, const char *group, const impact_values *v, double target_norm)
-{
-    int64_t n = c->f.samples;
-    char row[64];
-    double scale = 0.0;
-    RA_TRY(read_vector(c, group, "directional", n * RA_ROLES, v->want));
-    for (int64_t i = 0; i < n * RA_ROLES; i++) scale = fmax(scale, fabs(v->want[i]));
-    snprintf(row, sizeof row, "%s: a(y), directional", group);
-    ra_check_compare(&c->table, row, c->tol.product, scale, v->a, v->want, n * RA_ROLES);
-    RA_TRY(read_vector(c, group, "gradient_norm", n, v->want));
-    double largest = 0.0;
-    for (int64_t i = 0; i < n; i++) largest = fmax(largest, v->want[i]);
-    snprintf(row, sizeof row, "%s: |grad L_i|, explicit", group);
-    ra_check_compare(&c->table, row, c->tol.norm, 1e-3 * largest, v->norm, v->want, n);
-    /* at theta_ref a Retain gradient is zero up to rounding (section 8, trap 3) and has no direction */
-    for (int64_t i = 0; i < n; i++) v->cosine[i] = v->want[i] > 1e-9 * largest ? v->dot[i] / (target_norm * v->norm[i]) : NAN;
-    RA_TRY(read_vector(c, group, "cosine", n, v->want));
-    snprintf(row, sizeof row, "%s: cosine", group);
-    for (int64_t i = 0; i < n; i++) {
-        if (!isnan(v->cosine[i]) || c->f.sample[i].action != 2)
-            ra_check_compare(&c->table, row, c->tol.product, 1.0, &v->cosine[i], &v->want[i], 1);
-    }
-    RA_TRY(read_vector(c, group, "dot", n, v->want));
-    scale = 0.0;
-    for (int64_t i = 0; i < n; i++) scale = fmax(scale, fabs(v->want[i]));
-    snprintf(row, sizeof row, "%s: <g_J, grad L_i>, contraction", group);
-    ra_check_compare(&c->table, row, c->tol.product, scale, v->dot, v->want, n);
-    double total = 0.0;
-    for (int64_t i = 0; i < n; i++) {
-        v->weight[i] = c->f.sample[i].action == 2 ? 0.0 : fmax(0.0, v->dot[i] / c->f.gamma);
-        total += v->weight[i];
-    }
-    for (int64_t i = 0; i < n && total > 0.0; i++) v->weight[i] /= total;
-    RA_TRY(read_vector(c, group, "weight", n, v->want));
-    snprintf(row, sizeof row, "%s: w_i (eq. 5)", group);
-    scale = 0.0;
-    for (int64_t i = 0; i < n; i++) scale = fmax(scale, v->want[i]);
-    ra_check_compare(&c->table, row, c->tol.product, scale, v->weight, v->want, n);
+    ra_comm_sum_f64(data, loss, 1);
     return RA_OK;
-}
-
-static ra_err check_impact(ra_checker *c, ra_training training, const char *adapter, const char *group)
-{
-    ra_model *m = NULL;
-    RA_TRY(ra_check_open_model(c, "reference", training, adapter, &m));
-    ra_backend *b = c->b;
-    const ra_layout *layout = ra_model_trainable(m);
-    size_t bytes = (size_t)layout->size * b->r_size;
-    ra_engine *e = ra_engine_new(m, c->mb->max_rows, true, NULL);
-    void *target = b->ops->alloc(b, bytes), *own = b->ops->alloc(b, bytes),
-         *target_a = b->a == b->r ? target : b->ops->alloc(b, (size_t)layout->size * b->a_size);
-    for (int64_t i = 0; i < c->f.gold; i++) { /* eq. 5: the model is its own reference, so its own log p stand for log p_ref */
-        ra_microbatch_clear(c->mb);
-        if (!ra_microbatch_add(c->mb, &c->f.pair[i].sample, RA_LOSS_PAIR, 1.0, NULL)) ra_die("check: a gold pair does not fit");
-        ra_engine_forward(e, c->mb, &c->objective, NULL);
-        for (int32_t j = 0; j < c->mb->responses; j++) c->mb->response[j].reference = c->mb->response[j].logp;
-        ra_engine_backward(e, c->mb, &c->objective, &(ra_backward){.gradient = target});
-    }
-    char row[64];
-    snprintf(row, sizeof row, "%s: g_J (eq. 5)", group);
-    char path[64];
-    snprintf(path, sizeof path, "%s/target_gradient", group);
-    ra_err err = ra_check_tensors(c, layout, path, row, c->tol.gradient, target);
-    if (target_a != target) b->ops->cast_to_a(b, layout->size, target, target_a);
-    int64_t n = c->f.samples;
-    double *block = ra_calloc((size_t)n * (4 + 2 * RA_ROLES), sizeof *block);
-    impact_values v = {block, block + 3 * n, block + 4 * n, block + 5 * n, block + 6 * n, block + 7 * n};
-    for (int64_t i = 0; i < n && err == RA_OK; i++) {
-        const ra_check_sample *s = &c->f.sample[i];
-        directional(c, e, s, target, target_a, v.a + i * RA_ROLES);
-        ra_loss_kind kind = kind_of(s->action);
-        const void *states = kind == RA_LOSS_RETAIN ? reference_states(c, e, s, 1.0) : NULL;
-        void *kept = NULL;
-        if (states) { /* the engine's buffer is about to be reused */
-            size_t size = (size_t)c->mb->head_rows * (size_t)m->arch.hidden * b->a_size;
-            kept = b->ops->alloc(b, size);
-            b->ops->copy(b, kept, states, size);
-        }
-        load(c, s, kind, 1.0);
-        ra_engine_forward(e, c->mb, &c->objective, kept);
-        for (int32_t j = 0; j < c->mb->responses; j++) c->mb->response[j].reference = c->mb->response[j].logp;
-        ra_engine_contract(e, c->mb, &c->objective, target, target_a, &v.dot[i]);
-        b->ops->zero(b, own, bytes);
-        ra_engine_backward(e, c->mb, &c->objective, &(ra_backward){.gradient = own});
-        v.norm[i] = sqrt(b->ops->sum_squares(b, layout->size, own));
-        if (kept) b->ops->release(b, kept);
-    }
-    if (err == RA_OK) err = compare_impact(c, group, &v, sqrt(b->ops->sum_squares(b, layout->size, target)));
-    ra_free(block);
-    if (target_a != target) b->ops->release(b, target_a);
-    b->ops->release(b, target);
-    b->ops->release(b, own);
-    ra_engine_free(e);
-    ra_model_close(m);
-    return err;
-}
-
-/* Adds the gradient of eq. 6 over all samples; returns its value. */
-double ra_check_objective(ra_checker *c, ra_engine *e, ra_engine *reference, const double *weight, void *gradient)
-{
-    double total = 0.0;
-    for (int64_t i = 0; i < c->f.samples; i++) {
-        const ra_check_sample *s = &c->f.sample[i];
-        ra_loss_kind kind = kind_of(s->action);
-        double w = kind == RA_LOSS_RETAIN ? c->f.alpha_kl : weight[i];
-        const void *states = kind == RA_LOSS_RETAIN ? reference_states(c, reference, s, w) : NULL;
-        load(c, s, kind, w);
-        ra_engine_forward(e, c->mb, &c->objective, states);
-        total += w * c->mb->item[0].loss;
-        ra_engine_backward(e, c->mb, &c->objective, &(ra_backward){.gradient = gradient});
-    }
-    return total;
 }
 
 static ra_err check_trace(ra_checker *c, ra_engine *reference, const char *model, ra_training training, const char *adapter,
@@ -400,18 +294,19 @@ static ra_err check_trace(ra_checker *c, ra_engine *reference, const char *model
     RA_TRY(ra_check_open_model(c, model, training, adapter, &m));
     ra_backend *b = c->b;
     const ra_layout *layout = ra_model_trainable(m);
-    ra_engine *e = ra_engine_new(m, c->mb->max_rows, true, NULL);
-    ra_engine_set_reference_head(e, ra_check_reference_head(c));
+    ra_engine *e = NULL;
+    ra_err err = ra_check_open_engine(c, m, true, &e);
     void *gradient = b->ops->alloc(b, (size_t)layout->size * b->r_size);
-    double *weight = ra_calloc((size_t)c->f.samples, sizeof *weight), want;
-    ra_err err = read_vector(c, "impact", "weight", c->f.samples, weight);
-    double loss = err == RA_OK ? ra_check_objective(c, e, reference, weight, gradient) : 0.0;
-    double norm = sqrt(b->ops->sum_squares(b, layout->size, gradient));
+    double *weight = ra_calloc((size_t)c->f.samples, sizeof *weight), want, loss = 0.0;
+    if (err == RA_OK) err = ra_check_read_vector(c, "impact", "weight", c->f.samples, weight);
+    if (err == RA_OK) err = ra_check_objective(c, e, reference, weight, gradient, &loss);
+    if (err == RA_OK) ra_check_reduce(c, m, gradient);
+    double norm = err == RA_OK ? sqrt(ra_grid_sum_squares(&c->grid, m, gradient)) : 0.0;
     char row[64], path[64];
-    if (err == RA_OK) err = read_vector(c, group, "loss", 1, &want);
+    if (err == RA_OK) err = ra_check_read_vector(c, group, "loss", 1, &want);
     snprintf(row, sizeof row, "%s: loss (eq. 6)", group);
     if (err == RA_OK) ra_check_compare(&c->table, row, c->tol.objective, 1e-12, &loss, &want, 1);
-    if (err == RA_OK) err = read_vector(c, group, "gradient_norm", 1, &want);
+    if (err == RA_OK) err = ra_check_read_vector(c, group, "gradient_norm", 1, &want);
     snprintf(row, sizeof row, "%s: gradient norm", group);
     if (err == RA_OK) ra_check_compare(&c->table, row, c->tol.norm, 1e-12, &norm, &want, 1);
     snprintf(row, sizeof row, "%s: gradient", group);
@@ -428,14 +323,13 @@ static ra_err check_forward(ra_checker *c, ra_engine *reference)
 {
     ra_model *policy = NULL;
     RA_TRY(ra_check_open_model(c, "policy", RA_FROZEN, NULL, &policy));
-    ra_engine *e = ra_engine_new(policy, c->mb->max_rows, false, NULL);
-    ra_engine_set_reference_head(e, ra_check_reference_head(c));
-    ra_err err = RA_OK;
+    ra_engine *e = NULL;
+    ra_err err = ra_check_open_engine(c, policy, false, &e);
     for (int64_t i = 0; i < c->f.samples && err == RA_OK; i++) {
         const ra_check_sample *s = &c->f.sample[i];
-        err = check_logits(c, policy, s);
-        check_logp(c, e, s, false);
-        check_logp(c, reference, s, true);
+        if (c->grid.stages == 1) err = check_logits(c, policy, s); /* one rank has no more than its own layers' states */
+        if (err == RA_OK) err = check_logp(c, e, s, false);
+        if (err == RA_OK) err = check_logp(c, reference, s, true);
         if (err == RA_OK) err = check_losses(c, e, reference, s);
     }
     ra_engine_free(e);
@@ -448,44 +342,63 @@ static ra_err check_all(ra_checker *c)
     RA_TRY(ra_check_open_model(c, "reference", RA_FROZEN, NULL, &c->reference));
     RA_TRY(check_ids(c, c->reference, "sample", c->f.sample, c->f.samples));
     RA_TRY(check_ids(c, c->reference, "gold", c->f.pair, c->f.gold));
-    ra_engine *reference = ra_engine_new(c->reference, c->mb->max_rows, false, NULL);
-    ra_err err = check_forward(c, reference);
-    if (err == RA_OK) err = check_impact(c, RA_TRAIN_FULL, NULL, "impact");
-    if (err == RA_OK && ra_h5_has(c->f.h5, "impact_lora")) err = check_impact(c, RA_TRAIN_ADAPTER, "adapter_init", "impact_lora");
+    ra_engine *reference = NULL;
+    ra_err err = ra_check_open_engine(c, c->reference, false, &reference);
+    c->states = c->b->ops->alloc(c->b, (size_t)c->mb->max_rows * (size_t)c->reference->arch.hidden * c->b->a_size);
+    if (err == RA_OK) err = check_forward(c, reference);
+    if (err == RA_OK) err = ra_check_impact(c, RA_TRAIN_FULL, NULL, "impact");
+    if (err == RA_OK && ra_h5_has(c->f.h5, "impact_lora"))
+        err = ra_check_impact(c, RA_TRAIN_ADAPTER, "adapter_init", "impact_lora");
     if (err == RA_OK) err = check_trace(c, reference, "policy", RA_TRAIN_FULL, NULL, "trace");
     if (err == RA_OK && ra_h5_has(c->f.h5, "trace_lora"))
         err = check_trace(c, reference, "reference", RA_TRAIN_ADAPTER, "adapter", "trace_lora");
     if (err == RA_OK) err = ra_check_trajectory(c, reference);
     ra_engine_free(reference);
+    c->b->ops->release(c->b, c->states);
     return err;
+}
+
+/* Collective. Opens what every rank needs, then compares; the table of all ranks goes to rank 0. */
+static ra_err check_directory(ra_checker *c, const char *dir, int *failures)
+{
+    const ra_settings *s = c->s;
+    const ra_comm world = ra_comm_world();
+    RA_TRY(ra_grid_make(&world, (int32_t)ra_set_int(s, "grid.pipeline"), &c->grid));
+    ra_err err = ra_grid_check(s, &c->grid);
+    if (err == RA_OK) err = ra_engine_configure(s, &c->engine);
+    if (err == RA_OK)
+        err = ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &c->b);
+    if (err == RA_OK) err = ra_fixture_open(dir, &c->f);
+    RA_TRY(ra_comm_agree(&world, err));
+    c->tol = tolerances_of(c->b);
+    c->objective = (ra_objective){.beta = c->f.beta, .tau = c->f.tau, .alpha_kl = c->f.alpha_kl, .npo_scale = 1.0};
+    c->mb = ra_microbatch_new(c->f.longest + 1);
+    c->token_logp = ra_calloc((size_t)c->mb->max_head_rows, sizeof *c->token_logp);
+    RA_TRY(ra_comm_agree(&world, check_all(c)));
+    ra_check_merge(&c->table, &world, &c->grid.pipeline);
+    if (world.rank == 0) {
+        printf("%s on %s, %d x %d\n", dir, ra_backend_describe(c->b), c->grid.data.size, c->grid.stages);
+        ra_check_print(&c->table);
+    }
+    *failures = ra_check_failures(&c->table);
+    return RA_OK;
 }
 
 ra_err ra_tool_check(int argc, char **argv)
 {
     if (argc < 1 || strchr(argv[0], '='))
-        return ra_fail(RA_ERR_ARG, "usage: realign check DIR [backend=ref|cpu] [precision=fp64|fp32|bf16]");
+        return ra_fail(RA_ERR_ARG, "usage: realign check DIR [backend=ref|cpu] [precision=fp64|fp32|bf16] [grid.pipeline=N]");
     ra_settings *s = ra_settings_new();
-    ra_checker c = {0};
+    ra_checker c = {.s = s};
     ra_err err = ra_settings_read_words(s, argc - 1, argv + 1);
-    if (err == RA_OK) {
-        err = ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &c.b);
-    }
-    if (err == RA_OK) err = ra_fixture_open(argv[0], &c.f);
     int failures = 0;
-    if (err == RA_OK) {
-        c.tol = tolerances_of(c.b);
-        c.objective = (ra_objective){.beta = c.f.beta, .tau = c.f.tau, .alpha_kl = c.f.alpha_kl, .npo_scale = 1.0};
-        c.mb = ra_microbatch_new(c.f.longest + 1);
-        err = check_all(&c);
-        if (err == RA_OK) {
-            printf("%s on %s\n", argv[0], ra_backend_describe(c.b));
-            failures = ra_check_print(&c.table);
-        }
-    }
+    if (err == RA_OK) err = check_directory(&c, argv[0], &failures);
     ra_model_close(c.reference);
     ra_microbatch_free(c.mb);
+    ra_free(c.token_logp);
     ra_fixture_close(&c.f);
     if (c.b) ra_backend_close(c.b);
+    ra_grid_free(&c.grid);
     ra_settings_free(s);
     if (err != RA_OK) return err;
     return failures

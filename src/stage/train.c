@@ -19,7 +19,6 @@ typedef struct {
     ra_model *m;
     ra_optimiser *o;
     ra_engine *e;
-    ra_microbatch *mb;
     ra_weights w;
     ra_map hidden;             /* hidden.bin */
     void *ref_head, *ref_rows; /* frozen head (V, hidden) A or NULL; (head rows, hidden) A */
@@ -95,7 +94,7 @@ static ra_err open_reference(train *t)
     ra_run *r = &t->run;
     ra_backend *b = r->b;
     size_t row = (size_t)t->m->arch.hidden * b->a_size;
-    if (r->count[RA_ACTION_RETAIN] == 0) return RA_OK;
+    if (r->count[RA_ACTION_RETAIN] == 0 || !t->m->last) return RA_OK;
     char *path = ra_run_path(r, "hidden.bin");
     ra_err err = ra_map_open(path, &t->hidden);
     if (err == RA_OK && t->hidden.size != (size_t)t->w.hidden_rows * row) {
@@ -104,7 +103,7 @@ static ra_err open_reference(train *t)
     }
     free(path);
     if (err != RA_OK) return err;
-    t->ref_rows = b->ops->alloc(b, (size_t)t->mb->max_head_rows * row);
+    t->ref_rows = b->ops->alloc(b, (size_t)r->rows * row);
     if (t->m->training != RA_TRAIN_FULL) return RA_OK; /* with adapters the head does not move */
     size_t bytes = (size_t)t->m->arch.vocabulary * row;
     t->ref_head = b->ops->alloc(b, bytes);
@@ -114,11 +113,10 @@ static ra_err open_reference(train *t)
 }
 
 /* Reference states of the micro-batch's Retain rows, or NULL where it has none. */
-static const void *reference_rows(train *t)
+static const void *reference_rows(const train *t, const ra_microbatch *mb)
 {
     ra_backend *b = t->run.b;
     size_t row = (size_t)t->m->arch.hidden * b->a_size;
-    const ra_microbatch *mb = t->mb;
     if (mb->kl_first == mb->head_rows) return NULL;
     for (int32_t i = 0; i < mb->responses; i++) {
         const ra_response *y = &mb->response[i];
@@ -133,18 +131,17 @@ static const void *reference_rows(train *t)
 /* ---- a step ---- */
 
 /* METHOD section 8, trap 3: before the first update the model is the reference. Per token, since sums grow with length. */
-static ra_err check_first(const train *t)
+static ra_err check_first(const ra_backend *b, const ra_microbatch *mb)
 {
-    const ra_backend *b = t->run.b;
     double tolerance = b->a == RA_DTYPE_F64 ? 1e-9 : b->a == RA_DTYPE_F32 ? 1e-5 : 2e-2, most = 0.0, kl = 0.0;
-    for (int32_t i = 0; i < t->mb->responses; i++) {
-        const ra_response *y = &t->mb->response[i];
+    for (int32_t i = 0; i < mb->responses; i++) {
+        const ra_response *y = &mb->response[i];
         double r = fabs(y->logp - y->reference) / y->count;
         if (isnan(r) || r > most) most = r; /* a NaN stays */
     }
-    for (int32_t i = 0; i < t->mb->items; i++) {
-        double loss = t->mb->item[i].loss;
-        if (t->mb->item[i].kind == RA_LOSS_RETAIN && (isnan(loss) || loss > kl)) kl = loss;
+    for (int32_t i = 0; i < mb->items; i++) {
+        double loss = mb->item[i].loss;
+        if (mb->item[i].kind == RA_LOSS_RETAIN && (isnan(loss) || loss > kl)) kl = loss;
     }
     if (most <= tolerance && kl <= tolerance) return RA_OK;
     return ra_fail(RA_ERR_NUMERIC,
@@ -154,19 +151,58 @@ static ra_err check_first(const train *t)
                    most, kl, tolerance);
 }
 
+/* One step's pass over its packs, which the replicas take in turn. */
+typedef struct {
+    train *t;
+    const ra_packing *packing;
+    const ra_work *work;
+    ra_step_sums *sums;
+} step_pass;
+
+static void fill_pack(void *context, int32_t index, ra_microbatch *mb)
+{
+    const step_pass *p = context;
+    const ra_run *r = &p->t->run;
+    ra_packing_fill(p->packing, r->grid.data.rank + index * r->grid.data.size, r->store, p->work, mb);
+}
+
+static const void *reference_of_pack(void *context, const ra_microbatch *mb)
+{
+    return reference_rows(((const step_pass *)context)->t, mb);
+}
+
+static ra_err check_pack(void *context, int32_t index, ra_microbatch *mb, const double *logp, const void *hidden)
+{
+    (void)index;
+    (void)logp;
+    (void)hidden;
+    return check_first(((const step_pass *)context)->t->run.b, mb);
+}
+
+static ra_err add_pack(void *context, int32_t index, const ra_microbatch *mb, const double *dot)
+{
+    (void)index;
+    (void)dot;
+    const step_pass *p = context;
+    ra_step_sums_add(p->sums, &p->t->run, mb);
+    return RA_OK;
+}
+
 static ra_err micro_steps(train *t, const ra_work *work, int64_t n, ra_step_sums *sums)
 {
     ra_run *r = &t->run;
     ra_packing packing;
     RA_TRY(ra_packing_make(r->store, work, n, r->rows, (int32_t)ra_set_int(r->s, "pack.minimum"), false, &packing));
-    ra_err err = RA_OK;
-    for (int32_t p = r->grid.data.rank; p < packing.packs && err == RA_OK; p += r->grid.data.size) {
-        ra_packing_fill(&packing, p, r->store, work, t->mb);
-        ra_engine_forward(t->e, t->mb, &r->objective, reference_rows(t));
-        if (t->state.step == 0) err = check_first(t);
-        ra_engine_backward(t->e, t->mb, &r->objective, &(ra_backward){.gradient = ra_optimiser_gradient(t->o)});
-        ra_step_sums_add(sums, r, t->mb);
-    }
+    step_pass context = {t, &packing, work, sums};
+    int32_t replicas = r->grid.data.size, left = packing.packs - r->grid.data.rank;
+    ra_pass pass = {.context = &context,
+                    .count = left > 0 ? (left + replicas - 1) / replicas : 0,
+                    .fill = fill_pack,
+                    .reference = reference_of_pack,
+                    .scored = t->state.step == 0 ? check_pack : NULL,
+                    .result = add_pack,
+                    .backward = &(ra_backward){.gradient = ra_optimiser_gradient(t->o)}};
+    ra_err err = ra_engine_run(t->e, &r->objective, &pass);
     ra_packing_free(&packing);
     return err;
 }
@@ -346,8 +382,9 @@ static ra_err work_through(train *t)
     RA_TRY(ra_comm_agree(world, list_work(t)));
     configure(t);
     RA_TRY(ra_run_open_model(r, ra_set_bool(r->s, "lora.enabled") ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, &t->m));
-    t->mb = ra_microbatch_new(r->rows);
-    t->e = ra_engine_new(t->m, r->rows, true, r->timers);
+    r->engine.rows = r->rows;
+    r->engine.keep = true;
+    RA_TRY(ra_comm_agree(world, ra_engine_new(t->m, &r->grid, &r->engine, r->timers, &t->e)));
     t->o = ra_optimiser_new(t->m, &r->grid, &t->config);
     RA_TRY(ra_comm_agree(world, open_reference(t)));
     RA_TRY(resume(t));
@@ -392,7 +429,6 @@ ra_err ra_stage_train(const ra_settings *s, const ra_comm *world)
     ra_steps_close(&t.steps);
     ra_optimiser_free(t.o);
     ra_engine_free(t.e);
-    ra_microbatch_free(t.mb);
     ra_model_close(t.m);
     ra_weights_free(&t.w);
     ra_free(t.work);

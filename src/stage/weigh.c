@@ -96,8 +96,9 @@ static ra_err work_through(ra_weigh *g)
     if (adapter)
         ra_info("weights.parameters=adapter: at its start an adapter has B = 0, so its A has no gradient and w_i sees B alone; "
                 "weights.parameters=full sees all matrices");
-    g->e = ra_engine_new(g->m, r->rows, g->conflicts_weighed, r->timers);
-    g->mb = ra_microbatch_new(r->rows);
+    r->engine.rows = r->rows;
+    r->engine.keep = g->conflicts_weighed;
+    RA_TRY(ra_comm_agree(r->world, ra_engine_new(g->m, &r->grid, &r->engine, r->timers, &g->e)));
     plan(g);
     if (g->conflicts_weighed) RA_TRY(ra_comm_agree(r->world, ra_weigh_target(g)));
     ra_runctl_start(&g->control);
@@ -143,7 +144,6 @@ ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world)
     if (r->b && g.target) r->b->ops->release(r->b, g.target);
     ra_free(g.pair);
     ra_engine_free(g.e);
-    ra_microbatch_free(g.mb);
     ra_model_close(g.m);
     ra_weights_free(&g.w);
     ra_run_close(r);

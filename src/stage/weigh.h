@@ -10,7 +10,6 @@ typedef struct {
     ra_run run;
     ra_model *m;
     ra_engine *e;
-    ra_microbatch *mb;
     ra_weights w;
     bool conflicts_weighed;  /* method trace with weights.enabled */
     void *target, *target_a; /* g_J, trainable layout, R and A */
@@ -31,8 +30,8 @@ ra_err ra_weigh_target(ra_weigh *g);
 /* weigh_pass.c. Collective. <g_J, grad L_i> / gamma of the conflicts, log p_ref, hidden.bin; afterwards every rank holds all of g->w.raw and g->w.reference.
  * RA_ERR_STOPPED after an orderly stop: what was done is in the part file. */
 ra_err ra_weigh_samples(ra_weigh *g);
-/* theta = theta_ref: the model's own log p is the reference's. */
-void ra_weigh_reference_is_own(ra_microbatch *mb);
+/* A pass's `scored`. theta = theta_ref: the model's own log p is the reference's. */
+ra_err ra_weigh_reference_is_own(void *context, int32_t index, ra_microbatch *mb, const double *logp, const void *hidden);
 
 /* weigh_part.c: weigh.part.h5, what a stopped weighing has done. */
 /* Collective. Writes what all ranks have. */

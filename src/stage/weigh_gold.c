@@ -6,55 +6,117 @@
 
 #include <math.h>
 
-/* The gold pairs [begin, *end) that fit one micro-batch. `joined` holds a row of `positions` ids for every pair. */
-static void fill_gold(ra_weigh *g, int64_t begin, int64_t *end, int32_t *joined)
+typedef struct {
+    ra_weigh *g;
+    int32_t *joined; /* a row of `positions` ids for every pair */
+    int64_t *begin;  /* (packs + 1) pairs */
+    int32_t packs;
+    double dot; /* what self_check sums */
+} gold_pass;
+
+static bool add_pair(const gold_pass *p, int64_t i, ra_microbatch *mb)
 {
-    ra_microbatch_clear(g->mb);
-    int64_t i = begin;
-    for (; i < g->pairs; i++) {
-        ra_sample s = ra_gold_sample(g->run.store, &g->pair[i], joined + i * g->run.positions, g->run.positions);
-        s.id = i;
-        if (!ra_microbatch_add(g->mb, &s, RA_LOSS_PAIR, 1.0, NULL)) break;
+    const ra_run *r = &p->g->run;
+    ra_sample s = ra_gold_sample(r->store, &p->g->pair[i], p->joined + i * r->positions, r->positions);
+    s.id = i;
+    return ra_microbatch_add(mb, &s, RA_LOSS_PAIR, 1.0, NULL);
+}
+
+/* Pairs into packs, in order. */
+static void place_pairs(gold_pass *p)
+{
+    ra_microbatch *mb = ra_microbatch_new(p->g->run.rows);
+    for (int64_t i = 0; i < p->g->pairs; i++) {
+        if (i == 0 || !add_pair(p, i, mb)) {
+            ra_microbatch_clear(mb);
+            if (!add_pair(p, i, mb)) ra_die("gold pair %lld has more tokens than a pack takes", (long long)i);
+            p->begin[p->packs++] = i;
+        }
     }
-    if (i == begin) ra_die("gold pair %lld has more tokens than a pack takes", (long long)i);
-    *end = i;
+    p->begin[p->packs] = p->g->pairs;
+    ra_microbatch_free(mb);
 }
 
-/* theta = theta_ref: the model's own log p is the reference's. */
-void ra_weigh_reference_is_own(ra_microbatch *mb)
+/* Packs are dealt to replicas. */
+static void fill_gold(void *context, int32_t index, ra_microbatch *mb)
 {
+    const gold_pass *p = context;
+    const ra_comm *data = &p->g->run.grid.data;
+    int32_t pack = data->rank + index * data->size;
+    ra_microbatch_clear(mb);
+    for (int64_t i = p->begin[pack]; i < p->begin[pack + 1]; i++) add_pair(p, i, mb);
+}
+
+ra_err ra_weigh_reference_is_own(void *context, int32_t index, ra_microbatch *mb, const double *logp, const void *hidden)
+{
+    (void)context;
+    (void)index;
+    (void)logp;
+    (void)hidden;
     for (int32_t i = 0; i < mb->responses; i++) mb->response[i].reference = mb->response[i].logp;
+    return RA_OK;
 }
 
-/* A first micro-batch's gradient, contracted with itself, must give its squared norm: both endings of the backward pass against each other, on this model and this data. */
-static void self_check(ra_weigh *g)
+static ra_err add_products(void *context, int32_t index, const ra_microbatch *mb, const double *dot)
 {
+    (void)index;
+    for (int32_t i = 0; i < mb->items; i++) ((gold_pass *)context)->dot += dot[i];
+    return RA_OK;
+}
+
+static ra_err run_packs(gold_pass *p, int32_t count, const ra_backward *mode)
+{
+    ra_pass pass = {.context = p,
+                    .count = count,
+                    .fill = fill_gold,
+                    .scored = ra_weigh_reference_is_own,
+                    .result = mode->gradient ? NULL : add_products,
+                    .backward = mode};
+    return ra_engine_run(p->g->e, &p->g->run.objective, &pass);
+}
+
+/* A first pack's gradient, contracted with itself, must give its squared norm: both endings of the backward pass against each other, on this model and this data. */
+static ra_err self_check(gold_pass *p)
+{
+    ra_weigh *g = p->g;
     ra_backend *b = g->run.b;
     int64_t n = ra_model_trainable(g->m)->size;
-    double *dot = ra_alloc((size_t)g->mb->items, sizeof *dot), sum = 0.0, squares = b->ops->sum_squares(b, n, g->target);
+    RA_TRY(run_packs(p, 1, &(ra_backward){.gradient = g->target}));
+    ra_grid_sum_tied(&g->run.grid, g->m, g->target);
+    double squares = ra_grid_sum_squares(&g->run.grid, g->m, g->target);
     if (g->target_a != g->target) b->ops->cast_to_a(b, n, g->target, g->target_a);
-    ra_engine_contract(g->e, g->mb, &g->run.objective, g->target, g->target_a, dot);
-    for (int32_t i = 0; i < g->mb->items; i++) sum += dot[i];
-    g->w.self_check = fabs(sum / squares - 1.0);
-    ra_free(dot);
+    ra_err err = run_packs(p, 1, &(ra_backward){.tangent_r = g->target, .tangent_a = g->target_a});
+    g->w.self_check = fabs(p->dot / squares - 1.0);
+    b->ops->zero(b, g->target, (size_t)n * b->r_size);
+    return err;
 }
 
-/* Adds the gradient of the gold batch to target; packs are dealt to ranks. */
-static void gold_pass(ra_weigh *g)
+/* The gradient of the gold batch, summed over replicas, into target. */
+static ra_err run_gold(ra_weigh *g)
 {
     ra_run *r = &g->run;
-    int32_t *joined = ra_alloc((size_t)g->pairs * (size_t)r->positions, sizeof *joined);
-    int64_t pack = 0;
-    for (int64_t begin = 0, end; begin < g->pairs; begin = end, pack++) {
-        fill_gold(g, begin, &end, joined);
-        if (pack % r->grid.data.size != r->grid.data.rank) continue;
-        ra_engine_forward(g->e, g->mb, &r->objective, NULL);
-        ra_weigh_reference_is_own(g->mb);
-        ra_engine_backward(g->e, g->mb, &r->objective, &(ra_backward){.gradient = g->target});
-        if (pack == r->grid.data.rank) self_check(g);
-        ra_progress(0, "weigh: gold batch, %lld of %lld pairs", (long long)end, (long long)g->pairs);
+    ra_backend *b = r->b;
+    const ra_comm *data = &r->grid.data;
+    int64_t n = ra_model_trainable(g->m)->size;
+    gold_pass p = {.g = g,
+                   .joined = ra_alloc((size_t)g->pairs * (size_t)r->positions, sizeof *p.joined),
+                   .begin = ra_alloc((size_t)g->pairs + 1, sizeof *p.begin)};
+    place_pairs(&p);
+    int32_t left = p.packs - data->rank, mine = left > 0 ? (left + data->size - 1) / data->size : 0;
+    ra_err err = mine > 0 ? self_check(&p) : RA_OK;
+    if (err == RA_OK) err = run_packs(&p, mine, &(ra_backward){.gradient = g->target});
+    ra_free(p.joined);
+    ra_free(p.begin);
+    RA_TRY(ra_comm_agree(r->world, err));
+    ra_host_view view = ra_host_view_of(b, g->target, (size_t)n * b->r_size);
+    if (b->r == RA_DTYPE_F64) {
+        ra_comm_sum_f64(data, view.host, n);
+    } else {
+        ra_comm_sum_f32(data, view.host, n);
     }
-    ra_free(joined);
+    ra_host_view_end(b, &view, true);
+    ra_grid_sum_tied(&r->grid, g->m, g->target);
+    return RA_OK;
 }
 
 ra_err ra_weigh_target(ra_weigh *g)
@@ -74,14 +136,9 @@ ra_err ra_weigh_target(ra_weigh *g)
         ra_info("gold batch: %lld pairs of %lld asked for (the sets hold no more)", (long long)g->pairs, (long long)size);
     g->target = b->ops->alloc(b, (size_t)n * b->r_size);
     g->target_a = b->a == b->r ? g->target : b->ops->alloc(b, (size_t)n * b->a_size);
-    gold_pass(g);
-    if (b->r == RA_DTYPE_F64) {
-        ra_comm_sum_f64(&r->grid.data, g->target, n);
-    } else {
-        ra_comm_sum_f32(&r->grid.data, g->target, n);
-    }
+    RA_TRY(run_gold(g));
     ra_comm_max_f64(&r->grid.data, &g->w.self_check, 1);
-    double squares = b->ops->sum_squares(b, n, g->target);
+    double squares = ra_grid_sum_squares(&r->grid, g->m, g->target);
     g->w.target_norm = sqrt(squares);
     if (!isfinite(squares) || squares == 0.0) return ra_fail(RA_ERR_NUMERIC, "the norm of g_J is %g", g->w.target_norm);
     if (g->target_a != g->target) b->ops->cast_to_a(b, n, g->target, g->target_a);

@@ -31,8 +31,8 @@ ra_err ra_weigh_part_write(const ra_weigh *g)
     memcpy(raw, g->w.raw, (size_t)n * sizeof *raw);
     memcpy(reference, g->w.reference, (size_t)n * RA_ROLES * sizeof *reference);
     if (!g->shared) {
-        ra_comm_sum_f64(r->world, raw, n);
-        ra_comm_sum_f64(r->world, reference, n * RA_ROLES);
+        ra_comm_sum_f64(&r->grid.data, raw, n);
+        ra_comm_sum_f64(&r->grid.data, reference, n * RA_ROLES);
     }
     ra_err err = RA_OK;
     if (r->world->rank == 0) {
@@ -94,6 +94,8 @@ ra_err ra_weigh_part_read(ra_weigh *g)
     }
     RA_TRY(ra_comm_agree(r->world, err));
     ra_comm_bcast(r->world, packs, sizeof packs, 0);
+    ra_comm_bcast(&r->grid.pipeline, g->w.raw, r->n * (int64_t)sizeof *g->w.raw, 0); /* one replica holds them, all its stages */
+    ra_comm_bcast(&r->grid.pipeline, g->w.reference, r->n * RA_ROLES * (int64_t)sizeof *g->w.reference, 0);
     g->done.conflicts = (int32_t)packs[0];
     g->done.retain = (int32_t)packs[1];
     if (packs[0] + packs[1] > 0) {

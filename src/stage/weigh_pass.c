@@ -12,14 +12,32 @@
 #include <string.h>
 #include <unistd.h>
 
-static ra_err keep_hidden(ra_weigh *g)
+/* One round's pass over its packs, which the replicas take in turn. */
+typedef struct {
+    ra_weigh *g;
+    const ra_packing *packing;
+    const ra_work *work;
+    int32_t first; /* pack of the round */
+    bool hidden;   /* the states are kept, and nothing is differentiated */
+} weigh_round;
+
+static void fill_pack(void *context, int32_t index, ra_microbatch *mb)
 {
+    const weigh_round *p = context;
+    const ra_run *r = &p->g->run;
+    ra_packing_fill(p->packing, p->first + r->grid.data.rank + index * r->grid.data.size, r->store, p->work, mb);
+}
+
+static ra_err keep_hidden(void *context, int32_t index, ra_microbatch *mb, const double *logp, const void *hidden)
+{
+    (void)index;
+    (void)logp;
+    ra_weigh *g = ((weigh_round *)context)->g;
     ra_run *r = &g->run;
     ra_backend *b = r->b;
     size_t row = (size_t)g->m->arch.hidden * b->a_size;
-    const ra_microbatch *mb = g->mb;
     char *rows = ra_alloc((size_t)mb->head_rows, row);
-    b->ops->download(b, rows, ra_engine_hidden(g->e), (size_t)mb->head_rows * row);
+    b->ops->download(b, rows, hidden, (size_t)mb->head_rows * row);
     ra_err err = RA_OK;
     for (int32_t i = 0; i < mb->responses && err == RA_OK; i++) {
         const ra_response *y = &mb->response[i];
@@ -38,24 +56,11 @@ static ra_err keep_hidden(ra_weigh *g)
     return err;
 }
 
-/* |grad L_i| of each item, one explicit backward pass each: cosine weights need it. */
-static double gradient_norm(ra_weigh *g, const ra_work *work, void *gradient)
+static ra_err take_results(void *context, int32_t index, const ra_microbatch *mb, const double *dot)
 {
-    ra_backend *b = g->run.b;
-    int64_t n = ra_model_trainable(g->m)->size;
-    ra_sample s = ra_store_get(g->run.store, work->sample);
-    ra_microbatch_clear(g->mb);
-    if (!ra_microbatch_add(g->mb, &s, work->kind, 1.0, NULL)) ra_die("weigh: sample %lld does not fit", (long long)work->sample);
-    ra_engine_forward(g->e, g->mb, &g->run.objective, NULL);
-    ra_weigh_reference_is_own(g->mb);
-    b->ops->zero(b, gradient, (size_t)n * b->r_size);
-    ra_engine_backward(g->e, g->mb, &g->run.objective, &(ra_backward){.gradient = gradient});
-    return sqrt(b->ops->sum_squares(b, n, gradient));
-}
-
-static ra_err take_results(ra_weigh *g, const double *dot)
-{
-    const ra_microbatch *mb = g->mb;
+    (void)index;
+    ra_weigh *g = ((weigh_round *)context)->g;
+    g->samples_done += mb->items;
     for (int32_t i = 0; i < mb->responses; i++) {
         const ra_response *y = &mb->response[i];
         int64_t sample = mb->item[y->item].sample;
@@ -67,6 +72,33 @@ static ra_err take_results(ra_weigh *g, const double *dot)
             return ra_fail(RA_ERR_DATA, "sample %lld: <g_J, grad L> is not finite", (long long)mb->item[i].sample);
         g->w.raw[mb->item[i].sample] = dot[i] / ra_set_real(g->run.s, "gamma");
     }
+    return RA_OK;
+}
+
+static void fill_one(void *context, int32_t index, ra_microbatch *mb)
+{
+    (void)index;
+    const weigh_round *p = context;
+    ra_sample s = ra_store_get(p->g->run.store, p->work->sample);
+    ra_microbatch_clear(mb);
+    if (!ra_microbatch_add(mb, &s, p->work->kind, 1.0, NULL))
+        ra_die("weigh: sample %lld does not fit", (long long)p->work->sample);
+}
+
+/* |grad L_i| of one sample by an explicit backward pass: cosine weights need it. */
+static ra_err gradient_norm(ra_weigh *g, const ra_work *work, void *gradient, double *norm)
+{
+    ra_backend *b = g->run.b;
+    b->ops->zero(b, gradient, (size_t)ra_model_trainable(g->m)->size * b->r_size);
+    weigh_round context = {.g = g, .work = work};
+    ra_pass pass = {.context = &context,
+                    .count = 1,
+                    .fill = fill_one,
+                    .scored = ra_weigh_reference_is_own,
+                    .backward = &(ra_backward){.gradient = gradient}};
+    RA_TRY(ra_engine_run(g->e, &g->run.objective, &pass));
+    ra_grid_sum_tied(&g->run.grid, g->m, gradient);
+    *norm = sqrt(ra_grid_sum_squares(&g->run.grid, g->m, gradient));
     return RA_OK;
 }
 
@@ -88,45 +120,47 @@ static ra_err stop_where_asked(ra_weigh *g)
     return ra_fail(RA_ERR_STOPPED, "stopped by %s", reason);
 }
 
-static ra_err one_pack(ra_weigh *g, bool contract, bool hidden, double *dot)
+/* Packs a replica takes between two questions whether to stop: enough to fill a pipeline. */
+static int32_t packs_in_a_round(const ra_run *r)
 {
-    ra_run *r = &g->run;
-    ra_engine_forward(g->e, g->mb, &r->objective, NULL);
-    if (hidden) RA_TRY(keep_hidden(g));
-    if (contract) {
-        ra_weigh_reference_is_own(g->mb);
-        ra_engine_contract(g->e, g->mb, &r->objective, g->target, g->target_a, dot);
-    }
-    return take_results(g, contract ? dot : NULL);
+    return r->grid.stages == 1 ? 1 : 8 * r->grid.stages;
 }
 
-/* Collective. One pass over the samples in `work`, in global order; in each round every rank takes a pack. The first *done packs were done before. */
+static ra_err one_round(ra_weigh *g, weigh_round *round, int32_t packs, bool contract)
+{
+    const ra_comm *data = &g->run.grid.data;
+    int32_t left = packs - data->rank;
+    ra_backward tangent = {.tangent_r = g->target, .tangent_a = g->target_a};
+    ra_pass pass = {.context = round,
+                    .count = left > 0 ? (left + data->size - 1) / data->size : 0,
+                    .fill = fill_pack,
+                    .scored = round->hidden ? keep_hidden : ra_weigh_reference_is_own,
+                    .result = take_results,
+                    .backward = contract ? &tangent : NULL};
+    return ra_engine_run(g->e, &g->run.objective, &pass);
+}
+
+/* Collective. One pass over the samples in `work`, in global order, in rounds of packs. The first *done packs were done before. */
 static ra_err pass(ra_weigh *g, const ra_work *work, int64_t n, bool contract, bool hidden, int32_t *done, const char *what)
 {
     ra_run *r = &g->run;
-    const ra_comm *ranks = &r->grid.data;
+    const ra_comm *data = &r->grid.data;
     ra_packing packing;
     RA_TRY(ra_packing_make(r->store, work, n, r->rows, 1, true, &packing));
-    double *dot = ra_alloc((size_t)r->rows, sizeof *dot);
     g->samples_done = g->samples = 0;
-    for (int32_t p = *done + ranks->rank; p < packing.packs; p += ranks->size)
+    for (int32_t p = *done + data->rank; p < packing.packs; p += data->size)
         g->samples += packing.begin[p + 1] - packing.begin[p];
     g->begun = ra_now();
     ra_err err = RA_OK;
     while (*done < packing.packs && err == RA_OK) {
-        int32_t p = *done + ranks->rank;
-        if (p < packing.packs) {
-            ra_packing_fill(&packing, p, r->store, work, g->mb);
-            err = one_pack(g, contract, hidden, dot);
-            g->samples_done += g->mb->items;
-        }
-        err = ra_comm_agree(r->world, err);
-        *done += ranks->size;
+        int32_t left = packing.packs - *done, most = packs_in_a_round(r) * data->size, packs = left < most ? left : most;
+        weigh_round round = {g, &packing, work, *done, hidden};
+        err = ra_comm_agree(r->world, one_round(g, &round, packs, contract));
+        *done += packs;
         progress(g, what, false);
         if (err == RA_OK && *done < packing.packs) err = stop_where_asked(g);
     }
     progress(g, what, true);
-    ra_free(dot);
     ra_packing_free(&packing);
     return err;
 }
@@ -146,11 +180,12 @@ static ra_err divide_by_norms(ra_weigh *g, const ra_work *work, int64_t n)
     for (int64_t first = 0; first < n && err == RA_OK; first += ranks->size) {
         int64_t i = first + ranks->rank;
         if (i < n) {
-            norm[i] = gradient_norm(g, &work[i], gradient);
+            err = gradient_norm(g, &work[i], gradient, &norm[i]);
             g->samples_done++;
         }
+        err = ra_comm_agree(r->world, err);
         progress(g, "cosine,", false);
-        err = stop_where_asked(g);
+        if (err == RA_OK) err = stop_where_asked(g);
     }
     ra_comm_sum_f64(ranks, norm, n);
     for (int64_t i = 0; i < n; i++) {
@@ -221,8 +256,8 @@ static ra_err rename_hidden(const ra_weigh *g)
 /* Collective. */
 static void share(ra_weigh *g)
 {
-    ra_comm_sum_f64(g->run.world, g->w.raw, g->run.n);
-    ra_comm_sum_f64(g->run.world, g->w.reference, g->run.n * RA_ROLES);
+    ra_comm_sum_f64(&g->run.grid.data, g->w.raw, g->run.n);
+    ra_comm_sum_f64(&g->run.grid.data, g->w.reference, g->run.n * RA_ROLES);
     g->shared = true;
 }
 

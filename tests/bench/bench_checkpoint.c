@@ -121,7 +121,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (ra_backend_open("cpu", "fp32", 0, &b) != RA_OK || ra_modelfile_open(model, &file) != RA_OK ||
-        ra_model_open(b, file, RA_TRAIN_FULL, NULL, 64, &m) != RA_OK) {
+        ra_model_open(b, file, RA_TRAIN_FULL, NULL, 64, NULL, &m) != RA_OK) {
         ra_die("%s", ra_error_message());
     }
     ra_optimiser_config config = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};

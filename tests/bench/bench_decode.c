@@ -74,7 +74,7 @@ int main(int argc, char **argv)
     ra_modelfile *file = NULL;
     ra_model *m = NULL;
     if (ra_backend_open("cpu", argc > 2 ? argv[2] : "auto", 0, &b) != RA_OK || ra_modelfile_open(path, &file) != RA_OK ||
-        ra_model_open(b, file, RA_FROZEN, NULL, 0, &m) != RA_OK)
+        ra_model_open(b, file, RA_FROZEN, NULL, 0, NULL, &m) != RA_OK)
         ra_die("%s", ra_error_message());
     printf("%s\n", ra_backend_describe(b));
     bench(m);

@@ -3,8 +3,9 @@
  *   bench_engine [MODEL [PRECISION]]     MODEL: a directory or a GGUF file; else $REALIGN_DEMO_GGUF
  * FLOP model, P_l the weights of the layers' products, n the head rows: forward 2 rows P_l + 2 n V H; backward through activations as much; gradients, or products with the tangent, as much
  * again with full parameters. The head's second logits product is work we add, not necessary work, and attention's products are left out: both only lower the share that is printed. */
+#include "support/passes.h"
+
 #include <realign/cost.h>
-#include <realign/engine.h>
 #include <realign/mem.h>
 #include <realign/rng.h>
 
@@ -32,8 +33,8 @@ static void fill(const ra_model *m, ra_microbatch *mb)
 static void products(const ra_model *m, int kind, int64_t rows, int64_t n, void *x, void *y, void *w)
 {
     ra_backend *b = m->b;
-    for (int32_t i = 0; i <= m->arch.layers; i++) {
-        bool head = i == m->arch.layers;
+    for (int32_t i = 0; i <= m->layers; i++) {
+        bool head = i == m->layers;
         const ra_layer *layer = &m->layer[head ? 0 : i];
         ra_linear own = {.in = m->arch.hidden, .out = m->arch.vocabulary, .weight = m->head};
         const ra_linear *l[] = {head ? &own : &layer->qkv, &layer->o, &layer->gate_up, &layer->down};
@@ -77,41 +78,48 @@ static void line(const char *what, double seconds, double flops, double limit, i
            items / seconds, 100.0 * limit / seconds);
 }
 
-static void bench(ra_backend *b, const ra_modelfile *file, ra_training training)
+/* The least of several. */
+static void seconds_of(const one_pass *pass, ra_microbatch *mb, double *best)
+{
+    double t = ra_now();
+    run_pass(pass, mb);
+    if (ra_now() - t < *best) *best = ra_now() - t;
+}
+
+static void bench(ra_backend *b, const ra_modelfile *file, ra_training mode)
 {
     ra_lora_config lora = {.rank = 32, .alpha = 16, .targets = 1u << RA_Q | 1u << RA_V};
-    bool full = training == RA_TRAIN_FULL;
+    bool full = mode == RA_TRAIN_FULL;
     ra_model *m = NULL;
-    if (ra_model_open(b, file, training, full ? NULL : &lora, 512, &m) != RA_OK) ra_die("%s", ra_error_message());
+    if (ra_model_open(b, file, mode, full ? NULL : &lora, 512, NULL, &m) != RA_OK) ra_die("%s", ra_error_message());
     if (!full) ra_model_init_adapter(m, 1);
     ra_microbatch *mb = ra_microbatch_new(ROWS);
     fill(m, mb);
-    ra_engine *e = ra_engine_new(m, ROWS, true, NULL);
+    ra_engine *e = engine_alone(m, ROWS, true);
     const ra_layout *l = ra_model_trainable(m);
     void *gradient = b->ops->alloc(b, (size_t)l->size * b->r_size), *tangent_a = b->ops->alloc(b, (size_t)l->size * b->a_size);
     double *dot = ra_alloc((size_t)mb->items, sizeof *dot), forward = 1e30, backward = 1e30, contract = 1e30;
     ra_objective o = {.beta = 0.3, .npo_scale = 1.0};
+    const one_pass scoring = {.e = e, .objective = &o};
+    one_pass training = scoring, weighing = scoring;
+    training.backward = &(ra_backward){.gradient = gradient};
+    weighing.backward = &(ra_backward){.tangent_r = gradient, .tangent_a = tangent_a};
+    weighing.dot = dot;
     for (int k = 0; k < REPEATS; k++) {
-        double t = ra_now();
-        ra_engine_forward(e, mb, &o, NULL);
-        if (ra_now() - t < forward) forward = ra_now() - t;
-        t = ra_now();
-        ra_engine_backward(e, mb, &o, &(ra_backward){.gradient = gradient});
-        if (ra_now() - t < backward) backward = ra_now() - t;
+        seconds_of(&scoring, mb, &forward);
+        seconds_of(&training, mb, &backward);
         b->ops->cast_to_a(b, l->size, gradient, tangent_a);
-        t = ra_now();
-        ra_engine_contract(e, mb, &o, gradient, tangent_a, dot);
-        if (ra_now() - t < contract) contract = ra_now() - t;
+        seconds_of(&weighing, mb, &contract);
     }
-    const ra_workload scoring = {.training = RA_FROZEN, .head_share = (double)mb->head_rows / mb->pack.rows};
-    double once = ra_cost_model(&m->arch, &scoring).forward * mb->pack.rows, passes = full ? 3.0 : 2.0;
+    const ra_workload work = {.training = RA_FROZEN, .head_share = (double)mb->head_rows / mb->pack.rows};
+    double once = ra_cost_model(&m->arch, &work).forward * mb->pack.rows, passes = full ? 3.0 : 2.0;
     double limit1 = best_products(m, 1, mb->pack.rows, mb->head_rows),
            limit = best_products(m, full ? 3 : 2, mb->pack.rows, mb->head_rows);
     printf("%s: %d pairs, %d rows, %d head rows, %.0f GFLOP a pass\n", full ? "full parameters" : "LoRA r32 on q_proj, v_proj",
            mb->items, mb->pack.rows, mb->head_rows, once * 1e-9);
     line("  forward (scoring)", forward, once, limit1, mb->items);
-    line("  forward + backward, gradients", forward + backward, passes * once, limit, mb->items);
-    line("  forward + backward, contraction", forward + contract, passes * once, limit, mb->items);
+    line("  forward + backward, gradients", backward, passes * once, limit, mb->items);
+    line("  forward + backward, contraction", contract, passes * once, limit, mb->items);
     ra_free(dot);
     b->ops->release(b, gradient);
     b->ops->release(b, tangent_a);

@@ -137,7 +137,7 @@ static void root_in_every_pack(ra_model *m, const ra_judge_form *form, const ra_
                  .segment = ra_alloc(PACK, sizeof(ra_segment)),
                  .tree_begin = ra_calloc(2, sizeof(int32_t)),
                  .trees = 1};
-    ra_activations *acts = ra_activations_new(m, PACK, false);
+    ra_activations *acts = ra_activations_new(m, PACK, &(ra_keeping){0});
     int64_t rows = 0;
     int32_t root = form->root_count;
     clocks began = clocks_now();
@@ -155,7 +155,7 @@ static void root_in_every_pack(ra_model *m, const ra_judge_form *form, const ra_
         }
         if (p.segments == 1) ra_die("a pair does not fit into a pack of %d", PACK);
         p.tree_begin[1] = p.segments;
-        ra_model_forward(m, &p, acts);
+        ra_model_forward(m, 0, &p, acts, 0);
         rows += p.rows;
     }
     report("policy computed in every pack", n, rows, began);
@@ -238,7 +238,7 @@ int main(int argc, char **argv)
     ra_tokenizer *t;
     ra_judge_form form;
     if (ra_backend_open("cpu", config.precision, 0, &b) != RA_OK || ra_modelfile_open(model, &file) != RA_OK ||
-        ra_tokenizer_open(model, &t) != RA_OK || ra_model_open(b, file, RA_FROZEN, NULL, LIMIT, &m) != RA_OK ||
+        ra_tokenizer_open(model, &t) != RA_OK || ra_model_open(b, file, RA_FROZEN, NULL, LIMIT, NULL, &m) != RA_OK ||
         ra_judge_form_open(t, "auto", policy.data, yes[0], no[0], LIMIT, &form) != RA_OK)
         ra_die("%s", ra_error_message());
     ra_judge_page *page = ra_calloc((size_t)w.n, sizeof *page);

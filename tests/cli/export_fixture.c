@@ -31,7 +31,7 @@ static ra_err load(const char *base, const char *name, const char *adapter, load
     RA_TRY(ra_backend_open("ref", "fp64", 1, &l->b));
     RA_TRY(ra_modelfile_open(l->path, &l->file));
     if (adapter) RA_TRY(ra_lora_read_config(adapter, &lora));
-    RA_TRY(ra_model_open(l->b, l->file, adapter ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, adapter ? &lora : NULL, 0, &l->m));
+    RA_TRY(ra_model_open(l->b, l->file, adapter ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, adapter ? &lora : NULL, 0, NULL, &l->m));
     return adapter ? ra_model_load_adapter(l->m, adapter) : RA_OK;
 }
 

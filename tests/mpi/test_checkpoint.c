@@ -64,7 +64,7 @@ static ra_err training_begin(const ra_comm *comm, const char *model, const setup
     ra_lora_config lora = {.rank = s->lora_rank, .alpha = 6.0, .targets = 1u << RA_Q | 1u << RA_V | 1u << RA_DOWN};
     RA_TRY(ra_backend_open(s->backend, s->precision, 1, &t->b));
     RA_TRY(ra_modelfile_open(model, &t->file));
-    RA_TRY(ra_model_open(t->b, t->file, s->mode, s->lora_rank ? &lora : NULL, 16, &t->m));
+    RA_TRY(ra_model_open(t->b, t->file, s->mode, s->lora_rank ? &lora : NULL, 16, NULL, &t->m));
     if (s->lora_rank) ra_model_init_adapter(t->m, 7);
     ra_optimiser_config c = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.1};
     t->o = ra_optimiser_new(t->m, &t->grid, &c);

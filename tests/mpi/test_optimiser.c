@@ -77,7 +77,7 @@ static const char *clipping(const ra_comm *world)
         ra_model *m;
         MPI_EXPECT_OK(ra_backend_open("cpu", "fp32", 1, &b));
         MPI_EXPECT_OK(ra_modelfile_open(path, &file));
-        MPI_EXPECT_OK(ra_model_open(b, file, RA_TRAIN_FULL, NULL, 16, &m));
+        MPI_EXPECT_OK(ra_model_open(b, file, RA_TRAIN_FULL, NULL, 16, NULL, &m));
         ra_optimiser_config c = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .clip = i < 3 ? clips[i] : 1.0};
         ra_optimiser *o = ra_optimiser_new(m, &grid, &c);
         int64_t n = ra_model_trainable(m)->size, begin, end;

@@ -1,5 +1,6 @@
 /* Weighing on made-up samples: weights.h5 against explicit gradients of one sample at a time and against central differences, the same on any rank count. */
 #include "support/own_runctl.h"
+#include "support/passes.h"
 #include "support/support.h"
 #include "support/tiny_run.h"
 
@@ -165,10 +166,10 @@ static ra_err yardstick_open(const char *dir, const set_up *u, bool adapter, yar
     ra_settings_free(s);
     RA_TRY(ra_backend_open("ref", "fp64", 1, &y->b));
     RA_TRY(ra_modelfile_open(u->model, &y->file));
-    RA_TRY(ra_model_open(y->b, y->file, adapter ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, adapter ? &lora : NULL, 128, &y->m));
+    RA_TRY(ra_model_open(y->b, y->file, adapter ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, adapter ? &lora : NULL, 128, NULL, &y->m));
     if (adapter) ra_model_init_adapter(y->m, seed);
     RA_TRY(ra_store_open(dir, &y->store));
-    y->e = ra_engine_new(y->m, 128, true, NULL);
+    y->e = engine_alone(y->m, 128, true);
     y->mb = ra_microbatch_new(128);
     y->size = ra_model_trainable(y->m)->size;
     y->target = ra_calloc((size_t)y->size, sizeof(double));
@@ -193,9 +194,10 @@ static void add_gradient(yardstick *y, const ra_sample *s, ra_loss_kind kind, do
 {
     ra_microbatch_clear(y->mb);
     if (!ra_microbatch_add(y->mb, s, kind, 1.0, NULL)) ra_die("a sample does not fit");
-    ra_engine_forward(y->e, y->mb, &y->objective, NULL);
-    for (int32_t i = 0; i < y->mb->responses; i++) y->mb->response[i].reference = y->mb->response[i].logp;
-    ra_engine_backward(y->e, y->mb, &y->objective, &(ra_backward){.gradient = gradient});
+    run_pass(
+        &(one_pass){
+            .e = y->e, .objective = &y->objective, .own_reference = true, .backward = &(ra_backward){.gradient = gradient}},
+        y->mb);
 }
 
 static ra_loss_kind kind_of(const yardstick *y, int8_t action, int64_t i)
@@ -229,7 +231,7 @@ static double sum_logp(yardstick *y, const ra_sample *s, ra_loss_kind kind, doub
 {
     ra_microbatch_clear(y->mb);
     if (!ra_microbatch_add(y->mb, s, kind, 1.0, NULL)) ra_die("a sample does not fit");
-    ra_engine_forward(y->e, y->mb, &y->objective, NULL);
+    run_pass(&(one_pass){.e = y->e, .objective = &y->objective}, y->mb);
     double sum = logp[0] = logp[1] = logp[2] = 0.0;
     for (int32_t i = 0; i < y->mb->responses; i++) sum += logp[y->mb->response[i].role] = y->mb->response[i].logp;
     return sum;

@@ -65,7 +65,7 @@ static void open_problem(problem *p, const char *model, const char *backend, con
     char *path = test_shared_path(model);
     CHECK_OK(ra_backend_open(backend, precision, 0, &p->b));
     CHECK_OK(ra_modelfile_open(path, &p->file));
-    CHECK_OK(ra_model_open(p->b, p->file, RA_FROZEN, NULL, 0, &p->m));
+    CHECK_OK(ra_model_open(p->b, p->file, RA_FROZEN, NULL, 0, NULL, &p->m));
     free(path);
     make(p);
 }

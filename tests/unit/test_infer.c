@@ -32,7 +32,7 @@ static opened open_model(const char *path, const char *backend, const char *prec
     opened o = {0};
     CHECK_OK(ra_backend_open(backend, precision, 0, &o.b));
     CHECK_OK(ra_modelfile_open(path, &o.file));
-    CHECK_OK(ra_model_open(o.b, o.file, RA_FROZEN, NULL, 0, &o.m));
+    CHECK_OK(ra_model_open(o.b, o.file, RA_FROZEN, NULL, 0, NULL, &o.m));
     return o;
 }
 

@@ -151,7 +151,7 @@ static void check_margins(const char *backend, const char *precision, double tol
     ra_judge_form form;
     CHECK_OK(ra_backend_open(backend, precision, 0, &b));
     CHECK_OK(ra_modelfile_open(model_path, &file));
-    CHECK_OK(ra_model_open(b, file, RA_FROZEN, NULL, 0, &m));
+    CHECK_OK(ra_model_open(b, file, RA_FROZEN, NULL, 0, NULL, &m));
     CHECK_OK(ra_tokenizer_open(model_path, &t));
     CHECK_OK(ra_judge_form_open(t, "auto", policy, yes[0], no[0], LIMIT, &form));
     assert_true(form.plain);

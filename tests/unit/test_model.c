@@ -1,5 +1,6 @@
 /* The model and the head over packs: branches of a shared prompt are the separate sequences, sliding windows reach as far as they should, gradients do not depend on how samples
  * are packed or on how the vocabulary is cut into blocks. */
+#include "support/passes.h"
 #include "support/support.h"
 #include "support/tiny_run.h"
 
@@ -30,7 +31,7 @@ static ra_model *open_model(ra_backend *b, const char *path, ra_training trainin
     ra_modelfile *file;
     ra_model *m;
     CHECK_OK(ra_modelfile_open(path, &file));
-    CHECK_OK(ra_model_open(b, file, training, NULL, 128, &m));
+    CHECK_OK(ra_model_open(b, file, training, NULL, 128, NULL, &m));
     ra_modelfile_close(file);
     return m;
 }
@@ -76,8 +77,7 @@ static void alone(ra_engine *e, ra_microbatch *mb, const ra_sample *s, int role,
     }
     ra_microbatch_clear(mb);
     assert_true(ra_microbatch_add(mb, &one, RA_LOSS_SCORE, 1.0, NULL));
-    ra_engine_forward(e, mb, &o, NULL);
-    memcpy(logp, ra_engine_logp(e), (size_t)mb->head_rows * sizeof *logp);
+    run_pass(&(one_pass){.e = e, .objective = &o, .token_logp = logp}, mb);
 }
 
 static double branches_differ(const char *family, const char *backend, const char *precision)
@@ -88,7 +88,7 @@ static double branches_differ(const char *family, const char *backend, const cha
     bench t;
     bench_open(&t, model, model, backend, precision);
     enum { ROWS = 400 };
-    ra_engine *e = ra_engine_new(t.m, ROWS, false, NULL);
+    ra_engine *e = engine_alone(t.m, ROWS, false);
     ra_microbatch *mb = ra_microbatch_new(ROWS), *single = ra_microbatch_new(ROWS);
     ra_objective o = {.beta = 0.3};
     double worst = 0.0, logp[ROWS], own[ROWS];
@@ -101,8 +101,7 @@ static double branches_differ(const char *family, const char *backend, const cha
             if (!ra_microbatch_add(mb, &s, RA_LOSS_SCORE, 1.0, NULL)) break;
         }
         assert_true(next > first);
-        ra_engine_forward(e, mb, &o, NULL);
-        memcpy(logp, ra_engine_logp(e), (size_t)mb->head_rows * sizeof *logp);
+        run_pass(&(one_pass){.e = e, .objective = &o, .token_logp = logp}, mb);
         for (int32_t i = 0; i < mb->responses; i++) {
             const ra_response *y = &mb->response[i];
             ra_sample s = ra_store_get(t.store, mb->item[y->item].sample);
@@ -163,7 +162,7 @@ static void windows(void **state)
         ra_backend *b;
         CHECK_OK(ra_backend_open(backends[k][0], backends[k][1], 1, &b));
         ra_model *m = open_model(b, path, RA_FROZEN);
-        ra_engine *e = ra_engine_new(m, 40, false, NULL);
+        ra_engine *e = engine_alone(m, 40, false);
         ra_microbatch *mb = ra_microbatch_new(40);
         int32_t prompt[12], response[2][5] = {{3, 9, 27, 17, 51}, {5, 25, 61, 49, 53}};
         double own[5], changed[5];
@@ -201,19 +200,23 @@ static total over_packs(bench *t, int32_t rows, int32_t minimum)
     ra_backend *b = t->b;
     ra_objective o = {.beta = 0.3, .tau = 0.1, .alpha_kl = 0.1, .npo_scale = 1.0};
     int64_t size = ra_model_trainable(t->m)->size;
-    ra_engine *e = ra_engine_new(t->m, rows, true, NULL), *reference = ra_engine_new(t->reference, rows, false, NULL);
+    ra_engine *e = engine_alone(t->m, rows, true), *reference = engine_alone(t->reference, rows, false);
     ra_engine_set_reference_head(e, (const char *)t->reference->w_a + (size_t)t->reference->head * b->a_size);
     ra_microbatch *mb = ra_microbatch_new(rows);
     void *gradient = b->ops->alloc(b, (size_t)size * b->r_size);
+    char *states = b->ops->alloc(b, (size_t)(rows * t->m->arch.hidden) * b->a_size);
     ra_packing p;
     total out = {.gradient = ra_alloc((size_t)size, sizeof(double))};
     CHECK_OK(ra_packing_make(t->store, t->work, t->n, rows, minimum, false, &p));
     for (int32_t k = 0; k < p.packs; k++) {
         ra_packing_fill(&p, k, t->store, t->work, mb);
-        ra_engine_forward(reference, mb, &o, NULL);
-        const char *hidden = (const char *)ra_engine_hidden(reference) + (size_t)(mb->kl_first * t->m->arch.hidden) * b->a_size;
-        ra_engine_forward(e, mb, &o, mb->kl_first < mb->head_rows ? hidden : NULL);
-        ra_engine_backward(e, mb, &o, &(ra_backward){.gradient = gradient});
+        run_pass(&(one_pass){.e = reference, .m = t->reference, .objective = &o, .hidden = states}, mb);
+        const void *hidden = states + (size_t)(mb->kl_first * t->m->arch.hidden) * b->a_size;
+        run_pass(&(one_pass){.e = e,
+                             .objective = &o,
+                             .reference = mb->kl_first < mb->head_rows ? hidden : NULL,
+                             .backward = &(ra_backward){.gradient = gradient}},
+                 mb);
         for (int32_t i = 0; i < mb->items; i++) out.loss += mb->item[i].weight * mb->item[i].loss;
         if (mb->head_rows > out.most_head_rows) out.most_head_rows = mb->head_rows;
     }
@@ -223,6 +226,7 @@ static total over_packs(bench *t, int32_t rows, int32_t minimum)
     ra_dtype_convert(RA_DTYPE_F64, out.gradient, b->r, host, size);
     ra_free(host);
     b->ops->release(b, gradient);
+    b->ops->release(b, states);
     ra_packing_free(&p);
     ra_engine_free(e);
     ra_engine_free(reference);
