@@ -66,18 +66,40 @@ static void bench_close(bench *t)
 
 /* ---- branches ---- */
 
-/* log p of one response as a sequence of its own. */
-static void alone(ra_engine *e, ra_microbatch *mb, const ra_sample *s, int role, double *logp)
+/* A model with what a forward pass and the head need. */
+typedef struct {
+    ra_model *m;
+    ra_activations *acts;
+    ra_head *head;
+} pass;
+
+static pass pass_new(ra_model *m, int32_t rows)
 {
-    ra_objective o = {.beta = 0.3};
+    return (pass){m, ra_activations_new(m, rows, &(ra_keeping){0}), ra_head_new(m, rows)};
+}
+
+static void pass_free(pass *p)
+{
+    ra_activations_free(p->acts);
+    ra_head_free(p->head);
+}
+
+static void pass_forward(pass *p, const ra_microbatch *mb, double *logp)
+{
+    ra_model_forward(p->m, 0, &mb->pack, p->acts, 0);
+    ra_head_forward(p->head, mb, ra_activations_last(p->acts, 0), logp, NULL);
+}
+
+/* log p of one response as a sequence of its own. */
+static void alone(pass *p, ra_microbatch *mb, const ra_sample *s, int role, double *logp)
+{
     ra_sample one = *s;
     for (int r = 0; r < RA_ROLES; r++) {
         if (r != role) one.response[r].count = 0;
     }
     ra_microbatch_clear(mb);
     assert_true(ra_microbatch_add(mb, &one, RA_LOSS_SCORE, 1.0, NULL));
-    ra_engine_forward(e, mb, &o, NULL);
-    memcpy(logp, ra_engine_logp(e), (size_t)mb->head_rows * sizeof *logp);
+    pass_forward(p, mb, logp);
 }
 
 static double branches_differ(const char *family, const char *backend, const char *precision)
@@ -88,9 +110,8 @@ static double branches_differ(const char *family, const char *backend, const cha
     bench t;
     bench_open(&t, model, model, backend, precision);
     enum { ROWS = 400 };
-    ra_engine *e = ra_engine_new(t.m, ROWS, false, NULL);
+    pass p = pass_new(t.m, ROWS);
     ra_microbatch *mb = ra_microbatch_new(ROWS), *single = ra_microbatch_new(ROWS);
-    ra_objective o = {.beta = 0.3};
     double worst = 0.0, logp[ROWS], own[ROWS];
     int compared = 0;
     for (int64_t next = 0; next < t.n;) {
@@ -101,12 +122,11 @@ static double branches_differ(const char *family, const char *backend, const cha
             if (!ra_microbatch_add(mb, &s, RA_LOSS_SCORE, 1.0, NULL)) break;
         }
         assert_true(next > first);
-        ra_engine_forward(e, mb, &o, NULL);
-        memcpy(logp, ra_engine_logp(e), (size_t)mb->head_rows * sizeof *logp);
+        pass_forward(&p, mb, logp);
         for (int32_t i = 0; i < mb->responses; i++) {
             const ra_response *y = &mb->response[i];
             ra_sample s = ra_store_get(t.store, mb->item[y->item].sample);
-            alone(e, single, &s, (int)y->role, own);
+            alone(&p, single, &s, (int)y->role, own);
             for (int32_t j = 0; j < y->count; j++, compared++) {
                 double d = fabs(logp[y->first + j] - own[j]) / fmax(1.0, fabs(own[j]));
                 worst = isnan(d) || d > worst ? d : worst;
@@ -114,7 +134,7 @@ static double branches_differ(const char *family, const char *backend, const cha
         }
     }
     assert_true(compared > 300);
-    ra_engine_free(e);
+    pass_free(&p);
     ra_microbatch_free(mb);
     ra_microbatch_free(single);
     bench_close(&t);
@@ -163,16 +183,16 @@ static void windows(void **state)
         ra_backend *b;
         CHECK_OK(ra_backend_open(backends[k][0], backends[k][1], 1, &b));
         ra_model *m = open_model(b, path, RA_FROZEN);
-        ra_engine *e = ra_engine_new(m, 40, false, NULL);
+        pass p = pass_new(m, 40);
         ra_microbatch *mb = ra_microbatch_new(40);
         int32_t prompt[12], response[2][5] = {{3, 9, 27, 17, 51}, {5, 25, 61, 49, 53}};
         double own[5], changed[5];
         for (int i = 0; i < 12; i++) prompt[i] = 1 + 5 * i;
         ra_sample s = {.prompt_count = 12, .prompt = prompt, .response = {{5, 0, response[0]}, {5, 0, response[1]}}};
-        alone(e, mb, &s, RA_REJECTED, own);
+        alone(&p, mb, &s, RA_REJECTED, own);
         for (int at = 0; at < 12; at++) {
             prompt[at]++;
-            alone(e, mb, &s, RA_REJECTED, changed);
+            alone(&p, mb, &s, RA_REJECTED, changed);
             prompt[at]--;
             for (int j = 0; j < 5; j++) { /* token j of the response is predicted at position 11 + j */
                 bool reached = 11 + j - at <= 6;
@@ -181,7 +201,7 @@ static void windows(void **state)
             }
         }
         ra_microbatch_free(mb);
-        ra_engine_free(e);
+        pass_free(&p);
         ra_model_close(m);
         ra_backend_close(b);
     }
@@ -195,38 +215,72 @@ typedef struct {
     int32_t packs, most_head_rows;
 } total;
 
+/* One pass of the engine over all packs. */
+typedef struct {
+    bench *t;
+    ra_packing packing;
+    pass reference;
+    double *logp;
+    total *out;
+} gradient_pass;
+
+static void fill(void *context, int32_t index, ra_microbatch *mb)
+{
+    gradient_pass *g = context;
+    ra_packing_fill(&g->packing, index, g->t->store, g->t->work, mb);
+}
+
+static const void *reference_states(void *context, const ra_microbatch *mb)
+{
+    gradient_pass *g = context;
+    if (mb->kl_first == mb->head_rows) return NULL;
+    pass_forward(&g->reference, mb, g->logp);
+    const ra_model *m = g->t->m;
+    return (const char *)ra_head_hidden(g->reference.head) + (size_t)(mb->kl_first * m->arch.hidden) * m->b->a_size;
+}
+
+static ra_err add_loss(void *context, int32_t index, const ra_microbatch *mb, const double *dot)
+{
+    (void)index, (void)dot;
+    total *out = ((gradient_pass *)context)->out;
+    for (int32_t i = 0; i < mb->items; i++) out->loss += mb->item[i].weight * mb->item[i].loss;
+    if (mb->head_rows > out->most_head_rows) out->most_head_rows = mb->head_rows;
+    return RA_OK;
+}
+
 /* Loss and gradient of all work, packed so. */
 static total over_packs(bench *t, int32_t rows, int32_t minimum)
 {
     ra_backend *b = t->b;
     ra_objective o = {.beta = 0.3, .tau = 0.1, .alpha_kl = 0.1, .npo_scale = 1.0};
     int64_t size = ra_model_trainable(t->m)->size;
-    ra_engine *e = ra_engine_new(t->m, rows, true, NULL), *reference = ra_engine_new(t->reference, rows, false, NULL);
-    ra_engine_set_reference_head(e, (const char *)t->reference->w_a + (size_t)t->reference->head * b->a_size);
-    ra_microbatch *mb = ra_microbatch_new(rows);
-    void *gradient = b->ops->alloc(b, (size_t)size * b->r_size);
-    ra_packing p;
     total out = {.gradient = ra_alloc((size_t)size, sizeof(double))};
-    CHECK_OK(ra_packing_make(t->store, t->work, t->n, rows, minimum, false, &p));
-    for (int32_t k = 0; k < p.packs; k++) {
-        ra_packing_fill(&p, k, t->store, t->work, mb);
-        ra_engine_forward(reference, mb, &o, NULL);
-        const char *hidden = (const char *)ra_engine_hidden(reference) + (size_t)(mb->kl_first * t->m->arch.hidden) * b->a_size;
-        ra_engine_forward(e, mb, &o, mb->kl_first < mb->head_rows ? hidden : NULL);
-        ra_engine_backward(e, mb, &o, &(ra_backward){.gradient = gradient});
-        for (int32_t i = 0; i < mb->items; i++) out.loss += mb->item[i].weight * mb->item[i].loss;
-        if (mb->head_rows > out.most_head_rows) out.most_head_rows = mb->head_rows;
-    }
-    out.packs = p.packs;
+    gradient_pass g = {
+        .t = t, .reference = pass_new(t->reference, rows), .logp = ra_alloc((size_t)rows, sizeof(double)), .out = &out};
+    const ra_grid grid = ra_grid_alone();
+    ra_engine *e;
+    CHECK_OK(ra_engine_new(t->m, &grid, &(ra_engine_config){.rows = rows, .keep = true}, NULL, &e));
+    ra_engine_set_reference_head(e, (const char *)t->reference->w_a + (size_t)t->reference->head * b->a_size);
+    void *gradient = b->ops->alloc(b, (size_t)size * b->r_size);
+    CHECK_OK(ra_packing_make(t->store, t->work, t->n, rows, minimum, false, &g.packing));
+    out.packs = g.packing.packs;
+    const ra_backward backward = {.gradient = gradient};
+    const ra_pass all = {.context = &g,
+                         .count = g.packing.packs,
+                         .fill = fill,
+                         .reference = reference_states,
+                         .result = add_loss,
+                         .backward = &backward};
+    CHECK_OK(ra_engine_run(e, &o, &all));
     char *host = ra_alloc((size_t)size, b->r_size);
     b->ops->download(b, host, gradient, (size_t)size * b->r_size);
     ra_dtype_convert(RA_DTYPE_F64, out.gradient, b->r, host, size);
     ra_free(host);
     b->ops->release(b, gradient);
-    ra_packing_free(&p);
+    ra_packing_free(&g.packing);
     ra_engine_free(e);
-    ra_engine_free(reference);
-    ra_microbatch_free(mb);
+    pass_free(&g.reference);
+    ra_free(g.logp);
     return out;
 }
 
