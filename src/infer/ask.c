@@ -1,30 +1,16 @@
 #include "ask.h"
 
-#include "logits.h"
+#include "answers.h"
 #include "relay.h"
 
 #include <realign/mem.h>
 #include <realign/timer.h>
 
-#include <math.h>
 #include <string.h>
-
-enum { HEAD_ROWS = 64, HEAD_BLOCK = 8192 }; /* sequences and vocabulary entries of a product with the head: 2 MiB of logits */
 
 /* Orders to the stages behind the first: the pack that follows; publish what was found; the round is over. */
 enum { ORDER_PACK, ORDER_FINDINGS, ORDER_END };
 enum { PACK_WORDS = 5 }; /* order, rows, segments, trees, sequences; then the pack's arrays */
-
-/* Of the last stage: logits at the ends of sequences, and of all of them the logarithm of the sum. */
-typedef struct {
-    ra_logits *logits;
-    void *answer_head;                    /* (answers, hidden) A: their rows of the head */
-    void *z, *host;                       /* (HEAD_ROWS, answers) R; the same in host memory */
-    double *logit;                        /* (HEAD_ROWS, answers) */
-    double *maximum, *sum;                /* (HEAD_ROWS) */
-    void *maximum_there, *sum_there;      /* the same in backend memory */
-    void *target_logit_there, *no_target; /* (HEAD_ROWS) backend memory; int32 -1 */
-} reader;
 
 struct ra_asker {
     ra_model *m;
@@ -46,7 +32,7 @@ struct ra_asker {
     int32_t *last_row;                  /* (asked) */
     int64_t *id;                        /* (asked) */
     int32_t answers;
-    reader reader;
+    ra_answer_reader *reader; /* of the last stage */
     /* sequences that were run and not handed to the sink yet */
     int64_t awaited, room;
     int64_t *awaited_id; /* (awaited) of stage 0 */
@@ -115,76 +101,6 @@ static void compute_root(ra_asker *a)
     a->counts.rows += a->root_count;
 }
 
-/* ---- reading answers ---- */
-static void open_reader(ra_asker *a, const int32_t *answer)
-{
-    reader *r = &a->reader;
-    ra_backend *b = a->m->b;
-    size_t n = (size_t)HEAD_ROWS * (size_t)a->answers, width = (size_t)a->m->arch.hidden * b->a_size;
-    int32_t none[HEAD_ROWS];
-    r->logits = ra_logits_new(a->m, HEAD_ROWS, HEAD_BLOCK, false);
-    r->answer_head = b->ops->alloc(b, (size_t)a->answers * width);
-    for (int32_t i = 0; i < a->answers; i++) {
-        b->ops->copy(b, (char *)r->answer_head + (size_t)i * width,
-                     (const char *)a->m->w_a + (size_t)a->m->head * b->a_size + (size_t)answer[i] * width, width);
-    }
-    r->z = b->ops->alloc(b, n * b->r_size);
-    r->host = ra_alloc(n, b->r_size);
-    r->logit = ra_alloc(n, sizeof *r->logit);
-    r->maximum = ra_alloc(HEAD_ROWS, sizeof(double));
-    r->sum = ra_alloc(HEAD_ROWS, sizeof(double));
-    r->maximum_there = b->ops->alloc(b, HEAD_ROWS * sizeof(double));
-    r->sum_there = b->ops->alloc(b, HEAD_ROWS * sizeof(double));
-    r->target_logit_there = b->ops->alloc(b, HEAD_ROWS * sizeof(double));
-    r->no_target = b->ops->alloc(b, sizeof none);
-    for (int32_t i = 0; i < HEAD_ROWS; i++) none[i] = -1;
-    b->ops->upload(b, r->no_target, none, sizeof none);
-}
-
-static void close_reader(ra_asker *a)
-{
-    reader *r = &a->reader;
-    ra_backend *b = a->m->b;
-    if (!r->logits) return;
-    ra_logits_free(r->logits);
-    void *there[] = {r->answer_head, r->z, r->maximum_there, r->sum_there, r->target_logit_there, r->no_target};
-    for (size_t i = 0; i < sizeof there / sizeof there[0]; i++) b->ops->release(b, there[i]);
-    void *here[] = {r->host, r->logit, r->maximum, r->sum};
-    for (size_t i = 0; i < sizeof here / sizeof here[0]; i++) ra_free(here[i]);
-}
-
-/* Answers of sequences [first, first + n) of the pack that was run, to `found`. */
-static void read_answers(ra_asker *a, int32_t first, int32_t n, double *found)
-{
-    reader *r = &a->reader;
-    ra_backend *b = a->m->b;
-    int64_t width = a->m->arch.hidden;
-    double cap = a->m->arch.final_softcap;
-    size_t column = (size_t)n * sizeof(double);
-    ra_logits_take(r->logits, n, a->last_row + first, ra_activations_last(a->acts, 0));
-    b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, n, a->answers, width, ra_logits_states(r->logits), width, r->answer_head,
-                 width, false, true, r->z, a->answers);
-    b->ops->download(b, r->host, r->z, (size_t)n * (size_t)a->answers * b->r_size);
-    ra_dtype_convert(RA_DTYPE_F64, r->logit, b->r, r->host, (int64_t)n * a->answers);
-    for (int32_t i = 0; cap > 0.0 && i < n * a->answers; i++) r->logit[i] = cap * tanh(r->logit[i] / cap);
-    for (int32_t i = 0; i < n; i++) {
-        r->maximum[i] = -INFINITY;
-        r->sum[i] = 0.0;
-    }
-    b->ops->upload(b, r->maximum_there, r->maximum, column);
-    b->ops->upload(b, r->sum_there, r->sum, column);
-    for (int64_t v0 = 0, nv; v0 < a->m->arch.vocabulary; v0 += nv) {
-        const void *z = ra_logits_block(r->logits, v0, &nv);
-        b->ops->softmax_update(b, n, nv, v0, cap, z, r->no_target, r->maximum_there, r->sum_there, r->target_logit_there);
-    }
-    b->ops->download(b, r->maximum, r->maximum_there, column);
-    b->ops->download(b, r->sum, r->sum_there, column);
-    for (int32_t i = 0; i < n; i++, found += a->answers + 1) {
-        memcpy(found, r->logit + (size_t)i * (size_t)a->answers, (size_t)a->answers * sizeof *found);
-        found[a->answers] = r->maximum[i] + log(r->sum[i]);
-    }
-}
-
 /* ---- an asker ---- */
 ra_asker *ra_asker_new(ra_model *m, const ra_grid *grid, int32_t rows, const int32_t *root, int32_t root_count,
                        const int32_t *answer, int32_t answers, ra_answer_sink sink, void *context)
@@ -200,7 +116,7 @@ ra_asker *ra_asker_new(ra_model *m, const ra_grid *grid, int32_t rows, const int
     a->root = ra_alloc((size_t)root_count, sizeof *a->root);
     if (root_count) memcpy(a->root, root, (size_t)root_count * sizeof *root);
     a->answers = answers;
-    if (m->last) open_reader(a, answer);
+    if (m->last) a->reader = ra_answer_reader_new(m, answer, answers);
     allocate_packs(a, rows > root_count ? rows : root_count);
     a->relay = ra_relay_new(m, &a->grid, a->capacity);
     compute_root(a);
@@ -214,7 +130,7 @@ void ra_asker_free(ra_asker *a)
     ra_relay_free(a->relay);
     release_packs(a);
     ra_kv_cache_free(a->cache, a->m);
-    close_reader(a);
+    ra_answer_reader_free(a->reader);
     ra_free(a->root);
     ra_free(a->awaited_id);
     ra_free(a->found);
@@ -259,8 +175,8 @@ static void compute_pack(ra_asker *a)
     ra_model_forward_prefixed(a->m, p, a->cache, a->slot_there, a->length_there, a->acts);
     ra_relay_leave(a->relay, p->rows, a->acts);
     make_room(a, a->awaited + a->asked);
-    for (int32_t i = 0; i < a->asked && a->m->last; i += HEAD_ROWS)
-        read_answers(a, i, a->asked - i < HEAD_ROWS ? a->asked - i : HEAD_ROWS, found_at(a, a->awaited + i));
+    if (a->m->last)
+        ra_answer_reader_read(a->reader, a->asked, a->last_row, ra_activations_last(a->acts, 0), found_at(a, a->awaited));
     a->awaited += a->asked;
     a->counts.rows += p->rows;
     a->counts.packs++;
