@@ -2,7 +2,7 @@
 # load modules and override CC, PKG_CONFIG_PATH, DNNL_CFLAGS, DNNL_LIBS as needed (`make info` prints what was found).
 SHELL   := /bin/bash
 VERSION := 0.2.0
-BUILD   ?= build$(if $(SAN),-san)
+BUILD   ?= build$(if $(SAN),-san)$(if $(CUDA),-cuda)
 PREFIX  ?= /usr/local
 DESTDIR ?=
 ifeq ($(origin CC),default)
@@ -27,10 +27,24 @@ comma  := ,
 SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 CFLAGS ?= $(OPT) -g -march=$(ARCH)
 ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
-ALL_LIBS   := -lm $(PKG_LIBS) $(DNNL_LIBS)
+ALL_LIBS   := $(if $(CUDA),$(CUDA_LIBS)) -lm $(PKG_LIBS) $(DNNL_LIBS)
 
-LIB_SRC := $(sort $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c src/*/*/*.c)))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+# The CUDA backend is part of a program in two ways: CUDA=1 builds it for GPUs (in build-cuda); `make cudasim` compiles the same sources for the host
+# execution model of tests/cudasim and links them with the library as it is (in build/cudasim), for tests on machines without a GPU.
+CUDA_HOME  ?= $(firstword $(wildcard /usr/local/cuda) $(patsubst %/bin/nvcc,%,$(shell command -v nvcc)) /usr)
+NVCC       ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) nvcc)
+CUDA_ARCHS ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a
+CXX_LIBS   := -lstdc++
+CUDA_LIBS  ?= -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -ldl -lrt -lpthread $(CXX_LIBS)
+CUDA_C     := $(sort $(wildcard src/backend/cuda/*.c))
+CUDA_CU    := $(sort $(wildcard src/backend/cuda/*.cu))
+CUDA_OBJ   := $(CUDA_C:%.c=$(BUILD)/%.o) $(CUDA_CU:%=$(BUILD)/%.o)
+ifeq ($(origin CXX),default)
+CXX        := $(CC:gcc=g++)
+endif
+
+LIB_SRC := $(sort $(filter-out src/main.c $(CUDA_C),$(wildcard src/*.c src/*/*.c src/*/*/*.c)))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(if $(CUDA),$(CUDA_OBJ))
 LIB     := $(BUILD)/librealign.a
 BIN     := $(BUILD)/realign
 TEST_SRC := $(sort $(wildcard tests/unit/*.c tests/ops/*.c tests/mpi/*.c tests/fuzz/*.c tests/bench/*.c tests/cli/*.c))
@@ -41,7 +55,7 @@ TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)
 Q    := $(if $(V),,@)
 say   = $(if $(V),,@printf '  %-3s %s\n' $(1) $(2))
 
-.PHONY: all lib tests run test bench check format info deps install clean
+.PHONY: all lib tests cudasim cudasim-tests cuda-objects run test bench check format info deps install clean
 all: $(BIN)
 lib: $(LIB)
 tests: $(TEST_BIN)
@@ -50,6 +64,69 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+ifdef CUDA
+$(BUILD)/src/backend/registry.o: ALL_CFLAGS += -DRA_WITH_CUDA
+$(CUDA_C:%.c=$(BUILD)/%.o): ALL_CFLAGS += -isystem $(CUDA_HOME)/include
+endif
+
+$(BUILD)/src/backend/cuda/%.cu.o: src/backend/cuda/%.cu
+	@mkdir -p $(@D)
+	$(call say,NV,$<)
+	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_ARCHS) -Xcompiler -Wall -Iinclude -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+# Does every kernel compile for GPUs? `make test` asks where there is an nvcc.
+cuda-objects: $(CUDA_CU:%=$(BUILD)/%.o)
+
+SIM         := $(BUILD)/cudasim
+SIM_CFLAGS  := -Itests/cudasim -DRA_WITH_CUDA
+# Inlined or not, a kernel must not keep an address of thread-local memory over a switch; nothing here has any.
+SIM_CXXFLAGS = -std=c++17 -O2 -g -march=$(ARCH) -fopenmp -fno-math-errno -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-enum-compare $(if $(CI),-Werror) $(SANFLAGS) -Iinclude \
+               -Itests/cudasim -Isrc/backend/cuda $(PKG_CFLAGS) -DOMPI_SKIP_MPICXX -MMD -MP
+SIM_REG     := $(SIM)/src/backend/registry.o
+SIM_LIB     := $(SIM)/libcudasim.a
+SIM_OBJ     := $(CUDA_C:%.c=$(SIM)/%.o) $(CUDA_CU:%=$(SIM)/%.o) \
+               $(patsubst %.cc,$(SIM)/%.o,$(sort $(wildcard tests/cudasim/*.cc)))
+SIM_LIBS    := -lboost_context $(CXX_LIBS)
+# Programs of the tests that run once more with the CUDA backend, and the tests of the execution model itself.
+SIM_TEST    := $(patsubst %,$(SIM)/tests/ops/%,agree nonfinite)
+SIM_OWN     := $(patsubst %.c,$(SIM)/%,$(sort $(wildcard tests/cuda/*.c tests/cuda/mpi/*.c)))
+cudasim: $(SIM)/realign
+cudasim-tests: $(SIM)/realign $(SIM_TEST) $(SIM_OWN)
+
+$(SIM)/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) $(SIM_CFLAGS) $(CMOCKA_CFLAGS) -Itests -MMD -MP -c -o $@ $<
+
+$(SIM)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,C++,$<)
+	$(Q)$(CXX) $(SIM_CXXFLAGS) -x c++ -c -o $@ $<
+
+$(SIM)/%.o: %.cc
+	@mkdir -p $(@D)
+	$(call say,C++,$<)
+	$(Q)$(CXX) $(SIM_CXXFLAGS) -c -o $@ $<
+
+$(SIM_LIB): $(SIM_OBJ)
+	@rm -f $@
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
+
+# The library has a registry too; the one that stands before it is taken.
+$(SIM)/realign: $(BUILD)/src/main.o $(SIM_REG) $(SIM_LIB) $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(SIM_LIBS) $(ALL_LIBS)
+
+$(SIM_TEST): $(SIM)/%: $(BUILD)/%.o $(TEST_LIB_OBJ) $(SIM_REG) $(SIM_LIB) $(LIB)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(SIM_LIBS) $(ALL_LIBS)
+
+$(SIM_OWN): $(SIM)/%: $(SIM)/%.o $(patsubst %,$(SIM)/%.o,$(wildcard tests/cuda/*.cu)) $(TEST_LIB_OBJ) $(SIM_LIB) $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(SIM_LIBS) $(ALL_LIBS)
 
 # Version strings change with every commit: only this object depends on them.
 $(BUILD)/version.txt: FORCE
@@ -91,8 +168,9 @@ run:
 # T=words runs only the test files whose names contain one of them.
 test:
 	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test browser
-	@$(MAKE) --no-print-directory all tests
-	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) tests/run.sh $(T)
+	@$(MAKE) --no-print-directory all tests cudasim-tests
+	@$(if $(if $(T),$(findstring cuda,$(T)),all),! command -v $(NVCC) >/dev/null || $(MAKE) --no-print-directory -k CUDA=1 BUILD=build-cuda cuda-objects || true)
+	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) NVCC='$(NVCC)' tests/run.sh $(T)
 
 bench:
 	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test
@@ -105,7 +183,7 @@ check:
 	@tools/check.sh $(BIN)
 
 format:
-	clang-format -i $(shell find include src tests -name '*.[ch]')
+	clang-format -i $(shell find include src tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cc')
 
 info:
 	@CC='$(CC)' DNNL_CFLAGS='$(DNNL_CFLAGS)' INFO_CFLAGS='$(CFLAGS) $(SANFLAGS)' tools/info.sh
@@ -116,4 +194,4 @@ install: all
 	cp -R $(wildcard README.md doc input jobs) $(DESTDIR)$(PREFIX)/share/realign/
 
 clean:
-	rm -rf build build-san
+	rm -rf build build-san build-cuda build-san-cuda

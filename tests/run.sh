@@ -117,6 +117,19 @@ for source in tests/unit/*.c tests/ops/*.c tests/fuzz/*.c; do
     wanted "$source" || continue
     run_test "${source%.c}" "$BUILD/${source%.c}"
 done
+# The CUDA backend on the host: tests/cudasim. The operators once more with it, and what tests/cuda has of its own.
+for source in tests/ops/agree.c tests/ops/nonfinite.c; do
+    wanted "$source" || continue
+    run_test "${source%.c} cuda" "$BUILD/cudasim/${source%.c}" cuda
+done
+for source in tests/cuda/*.c; do
+    wanted "$source" || continue
+    run_test "${source%.c}" "$BUILD/cudasim/${source%.c}"
+done
+for source in tests/cuda/mpi/*.c; do
+    wanted "$source" || continue
+    for ranks in 1 2 3 4; do run_test "${source%.c} -n $ranks" mpirun -n $ranks "$BUILD/cudasim/${source%.c}"; done
+done
 for source in tests/mpi/*.c; do
     wanted "$source" || continue
     for ranks in 1 2 3 4; do run_test "${source%.c} -n $ranks" mpirun -n $ranks "$BUILD/${source%.c}"; done

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Checks the include layers: a file includes only headers of its own module or of modules to its left.
 #   core <- params <- tensor <- text, data, oracle <- backend <- model <- loss <- engine <- infer <- report <- stage <- main
-# Also: no MPI in model and loss, no instruction-set intrinsics outside backend. Prints every violation with file and line.
+# Also: no MPI in model and loss, no instruction-set intrinsics and no CUDA outside backend. Prints every violation with file and line.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-mapfile -t files < <(find include/realign src -name '*.[ch]' | sort)
+mapfile -t files < <(find include/realign src -name '*.[ch]' -o -name '*.cu' | sort)
 awk '
 BEGIN {
     n = split("core params tensor text data oracle backend model loss engine infer report stage main", order, " ")
@@ -51,5 +51,6 @@ FNR == 1 {
 }
 (module == "model" || module == "loss") && (/MPI_[A-Z]/ || /<mpi\.h>/ || /<realign\/comm\.h>/) { bad("MPI in " module) }
 module != "backend" && (/immintrin\.h|arm_neon\.h/ || /_mm(256|512)?_[a-z]/ || /__m(128|256|512)/) { bad("intrinsics outside src/backend") }
+module != "backend" && /cuda_runtime|cuda_bf16|cublasLt|cudasim/ { bad("CUDA outside src/backend") }
 END { exit failed }
 ' "${files[@]}"

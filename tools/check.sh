@@ -9,7 +9,7 @@ verdict() { # status, name
     if [ "$1" -eq 0 ]; then echo "check: $2: good"; else echo "check: $2: FAILED"; failed=1; fi
 }
 
-mapfile -t c_files < <(find include src tests -name '*.[ch]' | sort)
+mapfile -t c_files < <(find include src tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cc' | sort)
 mapfile -t scripts < <(find tools tests .ci -type f \( -name '*.sh' -o -name '*.sbatch' -o -path '.ci/run' \) | sort)
 
 ugly=$(for file in "${c_files[@]}"; do clang-format --dry-run -Werror "$file" > /dev/null 2>&1 || echo "  $file"; done)

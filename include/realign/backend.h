@@ -5,6 +5,9 @@
  *   ref        A = F64, R = F64     naive loops, the yardstick
  *   cpu fp32   A = F32, R = F32     OpenMP + oneDNN
  *   cpu bf16   A = BF16, R = F32
+ *   cuda fp32  A = F32, R = F32     CUDA kernels + cuBLASLt, where it is built in
+ *   cuda tf32  A = F32, R = F32     products round their operands to 10 bits of mantissa
+ *   cuda bf16  A = BF16, R = F32
  * Memory belongs to the backend (ops->alloc): every array an operator reads or writes, int32 and double ones too, lies there; a pack's arrays lie in host memory and are
  * placed (place_pack). Where `host` is set all of it is host memory. Matrices are row-major and dense unless a leading dimension is given; shapes stand behind each argument. Operators are not collective, are bitwise repeatable for one thread count, and return nothing: arguments are the
  * caller's duty, non-finite values pass through and are caught by the engine's checks. */
@@ -174,11 +177,11 @@ struct ra_backend_ops {
 
 struct ra_backend {
     const struct ra_backend_ops *ops;
-    const char *name;      /* "ref", "cpu" */
-    const char *precision; /* "fp64", "fp32", "bf16" */
+    const char *name;      /* "ref", "cpu", "cuda" */
+    const char *precision; /* "fp64", "fp32", "tf32", "bf16" */
     ra_dtype a, r;
     size_t a_size, r_size;
-    const char *library; /* what computes, for logs: "oneDNN 2.6.3"; the constructor's */
+    const char *library; /* what computes, for logs: "oneDNN 2.6.3", "cuBLASLt 13.0, NVIDIA H100 80GB HBM3, device 0 of 4"; the constructor's */
     bool host;           /* its memory is host memory: the processor may read and write it directly */
     bool widened; /* bf16 operands are widened to float32 before each product: there is no bf16 product for this processor */
     bool
@@ -186,10 +189,12 @@ struct ra_backend {
     void *state;
 };
 
-/* `name`: auto, ref or cpu; `precision`: auto, fp64 (ref only), fp32, bf16. auto takes bf16 only where the processor multiplies it natively.
- * `threads`: 0 = as OpenMP decides. RA_ERR_UNSUPPORTED names what there is. */
+/* `name`: auto, ref, cpu or cuda; `precision`: auto, fp64 (ref only), fp32, bf16, tf32 (cuda only). auto takes cuda where it is built in and a device is there, and bf16 on the
+ * processor only where it multiplies it natively. `threads`: 0 = as OpenMP decides. RA_ERR_UNSUPPORTED names what there is. */
 ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out);
 void ra_backend_close(ra_backend *b);
+/* Whether a backend of this name is part of this program. */
+bool ra_backend_built_in(const char *name);
 /* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". The backend's. */
 const char *ra_backend_describe(const ra_backend *b);
 
@@ -205,6 +210,9 @@ void ra_host_view_end(ra_backend *b, ra_host_view *view, bool changed);
 /* Each backend's own constructor, called by the registry. */
 ra_err ra_backend_ref_open(ra_backend *b);
 ra_err ra_backend_cpu_open(ra_backend *b, int threads);
+ra_err ra_backend_cuda_open(ra_backend *b, int threads); /* these three where it is built in */
+void ra_backend_cuda_close(ra_backend *b);
+bool ra_cuda_device_present(void);
 void ra_backend_ref_close(ra_backend *b);
 void ra_backend_cpu_close(ra_backend *b);
 

@@ -26,7 +26,7 @@ const char *ra_error_message(void);
 const char *ra_error_name(ra_err code);
 
 /* Fatal, one rank: prints the message with rank and host and ends every rank through MPI_Abort (exit code 1). */
-_Noreturn void ra_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void ra_die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 /* Returns the failure to the caller. */
 #define RA_TRY(call)                                  \

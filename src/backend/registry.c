@@ -9,7 +9,7 @@
 #include <sys/auxv.h>
 #endif
 
-enum { MAX_PRECISIONS = 2 };
+enum { MAX_PRECISIONS = 3 };
 
 typedef struct {
     const char *name;
@@ -23,7 +23,7 @@ typedef struct {
 typedef struct {
     ra_backend backend;
     const backend_row *row;
-    char line[160];
+    char line[400];
 } opened_backend;
 
 /* The instruction set's name where the processor multiplies bf16 natively, else NULL. */
@@ -55,19 +55,43 @@ static ra_err open_ref(ra_backend *b, int threads)
     return ra_backend_ref_open(b);
 }
 
+#ifdef RA_WITH_CUDA
+static const char *bf16_precision(void)
+{
+    return "bf16";
+}
+#endif
+
 static const backend_row backends[] = {
     {"cpu", ra_backend_cpu_open, ra_backend_cpu_close, {"fp32", "bf16"}, native_precision},
     {"ref", open_ref, ra_backend_ref_close, {"fp64"}, fp64_precision},
+#ifdef RA_WITH_CUDA
+    {"cuda", ra_backend_cuda_open, ra_backend_cuda_close, {"fp32", "tf32", "bf16"}, bf16_precision},
+#endif
 };
 enum { BACKENDS = sizeof backends / sizeof backends[0] };
 
+/* What auto stands for. */
+static const char *fastest_backend(void)
+{
+#ifdef RA_WITH_CUDA
+    if (ra_cuda_device_present()) return "cuda";
+#endif
+    return "cpu";
+}
+
 static const backend_row *find_backend(const char *name)
 {
-    if (!strcmp(name, "auto")) name = "cpu";
+    if (!strcmp(name, "auto")) name = fastest_backend();
     for (int i = 0; i < BACKENDS; i++) {
         if (!strcmp(backends[i].name, name)) return &backends[i];
     }
     return NULL;
+}
+
+bool ra_backend_built_in(const char *name)
+{
+    return find_backend(name) != NULL;
 }
 
 /* The row's own copy of the name, NULL where the backend does not compute in it. */
@@ -89,14 +113,18 @@ static ra_err refuse(const char *name, const char *precision)
         }
     }
     ra_err err =
-        ra_fail(RA_ERR_UNSUPPORTED, "backend '%s' with precision '%s' is not built in; there is: %s (or auto for either)", name,
-                precision, list.data);
+        ra_fail(RA_ERR_UNSUPPORTED, "backend '%s' with precision '%s' is not built in; there is: %s (or auto for either)%s", name,
+                precision, list.data, strcmp(name, "cuda") || find_backend(name) ? "" : "; 'make CUDA=1' builds in cuda");
     ra_buf_free(&list);
     return err;
 }
 
 static void describe(opened_backend *o)
 {
+    if (!o->backend.host) {
+        snprintf(o->line, sizeof o->line, "%s %s: %s", o->backend.name, o->backend.precision, o->backend.library);
+        return;
+    }
     const char *isa = native_bf16();
     int threads = omp_get_max_threads();
     snprintf(o->line, sizeof o->line, "%s %s: %s, %s, %d thread%s", o->backend.name, o->backend.precision, o->backend.library,

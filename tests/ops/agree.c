@@ -1,5 +1,5 @@
 /* Every operator on every backend and precision: against the reference within the instance's tolerance, and bitwise the same
- * when called again, with one thread and with three. */
+ * when called again, on host backends with one thread and with three. usage: agree [BACKEND ...] */
 #include "support/op_cases.h"
 
 #include <omp.h>
@@ -34,7 +34,7 @@ static void agree(void **state)
     op_run wanted, got, again;
     op_run_case(&wanted, t->c, t->ref, t->b, seed);
     int bad = 0, different = 0;
-    for (int threads = 1; threads <= 3; threads += 2) {
+    for (int threads = 1; threads <= (t->b->host ? 3 : 1); threads += 2) {
         omp_set_num_threads(threads);
         op_run_case(&got, t->c, t->b, t->b, seed);
         op_run_case(&again, t->c, t->b, t->b, seed);
@@ -76,7 +76,7 @@ static void name_case(agreement *t)
 #undef ADD
 }
 
-int main(void)
+int main(int arguments, char **argument)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     static char why[8][512];
@@ -86,12 +86,13 @@ int main(void)
     ra_backend **opened = calloc((size_t)op_instance_count, sizeof *opened), *ref = NULL;
     if (!all || !tests || !opened || ra_backend_open("ref", "fp64", 0, &ref) != RA_OK) return 1;
     for (int i = 0; i < op_instance_count; i++) {
+        if (!op_wanted(&op_instances[i], arguments - 1, argument + 1)) continue;
         const char *message = "";
         opened[i] = op_open(&op_instances[i], &message);
         snprintf(why[i], sizeof why[i], "%s", message);
         if (opened[i])
-            printf("# %s; tolerances A %g, R %g, host %g\n", ra_backend_describe(opened[i]), op_instances[i].tolerance[OP_A],
-                   op_instances[i].tolerance[OP_R], op_instances[i].tolerance[OP_HOST]);
+            printf("# %s; tolerances A %g, R %g, double %g\n", ra_backend_describe(opened[i]), op_instances[i].tolerance[OP_A],
+                   op_instances[i].tolerance[OP_R], op_instances[i].tolerance[OP_DOUBLE]);
         for (int j = 0; j < (opened[i] ? op_case_count : 1); j++, count++) { /* an absent backend skips once */
             agreement *t = &all[count];
             *t = (agreement){.c = &op_cases[j], .instance = &op_instances[i], .b = opened[i], .ref = ref, .why = why[i]};

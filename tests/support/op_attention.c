@@ -32,7 +32,9 @@ void run_attention(op_run *r, const op_case *c)
     ra_attention a = attention_of(c);
     int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
     void *qkv = op_a(r, rows * width, 1.5 * spread(c)), *out = op_out(r, "out", OP_A, rows * c->heads * c->head_dim);
+    r->b->ops->place_pack(r->b, &pack);
     r->b->ops->attention(r->b, &pack, &a, qkv, out, op_out(r, "lse", OP_R, rows * c->heads));
+    r->b->ops->release_pack(r->b, &pack);
     op_pack_free(&pack);
 }
 
@@ -43,7 +45,7 @@ void run_attention_prefixed(op_run *r, const op_case *c)
     ra_attention a = attention_of(c);
     int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim,
             value_offset = c->n * c->kv_heads * c->head_dim, slot_stride = 2 * value_offset + c->pad;
-    int32_t *slot = op_indices(r, pack.trees, 2, 0), *length = op_indices(r, pack.trees, c->n, 0);
+    int32_t *slot = op_host_indices(r, pack.trees, 2, 0), *length = op_host_indices(r, pack.trees, c->n, 0);
     length[pack.trees / 2] = 0;
     for (int32_t tree = 0; tree < pack.trees; tree++) {
         if (tree > 0 && tree < pack.trees - 1 && (tree != 1 || pack.trees < 4)) continue;
@@ -55,8 +57,11 @@ void run_attention_prefixed(op_run *r, const op_case *c)
             pack.position[t] += length[tree];
     }
     void *qkv = op_a(r, rows * width, 1.5 * spread(c)), *cache = op_a(r, 2 * slot_stride, 1.5);
-    ra_cached_prefix prefix = {cache, slot_stride, value_offset, slot, length};
+    ra_cached_prefix prefix = {cache, slot_stride, value_offset, op_placed_indices(r, pack.trees, slot),
+                               op_placed_indices(r, pack.trees, length)};
+    r->b->ops->place_pack(r->b, &pack);
     r->b->ops->attention_prefixed(r->b, &pack, &a, &prefix, qkv, op_out(r, "out", OP_A, rows * c->heads * c->head_dim));
+    r->b->ops->release_pack(r->b, &pack);
     op_pack_free(&pack);
 }
 
@@ -76,7 +81,9 @@ void run_attention_grad(op_run *r, const op_case *c)
     ra_backend_close(ref);
     void *qkv_given = op_given(r, OP_A, rows * width, qkv), *out_given = op_given(r, OP_A, rows * out_width, out);
     void *lse_given = op_given(r, OP_R, rows * c->heads, lse), *dout = op_a(r, rows * out_width, 1);
+    r->b->ops->place_pack(r->b, &pack);
     r->b->ops->attention_grad(r->b, &pack, &a, qkv_given, out_given, lse_given, dout, op_out(r, "dqkv", OP_A, rows * width));
+    r->b->ops->release_pack(r->b, &pack);
     ra_free(qkv);
     ra_free(out);
     ra_free(lse);
@@ -89,13 +96,14 @@ void run_attention_cached(op_run *r, const op_case *c)
     ra_attention a = attention_of(c);
     int64_t width = (int64_t)c->kv_heads * c->head_dim, value_offset = c->n * width, slot_stride = 2 * c->n * width + c->pad;
     int64_t ldq = (int64_t)c->heads * c->head_dim + c->pad;
-    int32_t *slot = op_indices(r, c->rows, 1, 0), *length = op_indices(r, c->rows, c->n, 0);
+    int32_t *slot = op_host_indices(r, c->rows, 1, 0), *length = op_host_indices(r, c->rows, c->n, 0);
     for (int64_t i = 0; i < c->rows; i++) {
         slot[i] = (int32_t)(c->rows - i);
         length[i] += 1;
     }
     void *q = op_a(r, c->rows * ldq, 1.5 * spread(c)), *cache = op_a(r, (c->rows + 1) * slot_stride, 1.5);
-    r->b->ops->attention_cached(r->b, (int32_t)c->rows, &a, q, ldq, cache, slot_stride, value_offset, slot, length,
+    r->b->ops->attention_cached(r->b, (int32_t)c->rows, &a, q, ldq, cache, slot_stride, value_offset,
+                                op_placed_indices(r, c->rows, slot), op_placed_indices(r, c->rows, length),
                                 op_out(r, "out", OP_A, c->rows * c->heads * c->head_dim));
 }
 
@@ -105,11 +113,11 @@ void run_cache_store(op_run *r, const op_case *c)
     ra_attention a = attention_of(c);
     int64_t width = (int64_t)c->kv_heads * c->head_dim, value_offset = c->n * width, slot_stride = 2 * c->n * width + c->pad;
     int64_t ldq = (c->heads + 2 * (int64_t)c->kv_heads) * c->head_dim + c->pad;
-    int32_t *slot = op_indices(r, c->rows, 1, 4), *position = op_indices(r, c->rows, c->n, 0);
+    int32_t *slot = op_host_indices(r, c->rows, 1, 4), *position = op_indices(r, c->rows, c->n, 0);
     for (int64_t i = 0; i < c->rows; i++) {
         if (slot[i] >= 0) slot[i] = (int32_t)(c->rows - i);
     }
     void *qkv = op_a(r, c->rows * ldq, 1.5);
-    r->b->ops->cache_store(r->b, (int32_t)c->rows, &a, qkv, ldq, slot, position,
+    r->b->ops->cache_store(r->b, (int32_t)c->rows, &a, qkv, ldq, op_placed_indices(r, c->rows, slot), position,
                            op_inout(r, "cache", OP_A, (c->rows + 1) * slot_stride, 1.5), slot_stride, value_offset);
 }

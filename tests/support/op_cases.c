@@ -99,14 +99,14 @@ static void run_row_dot(op_run *r, const op_case *c)
 {
     int64_t ld = c->n + c->pad;
     void *x = op_a(r, c->rows * ld, 1), *y = op_r(r, c->rows * c->n, 1);
-    r->b->ops->row_dot(r->b, c->rows, c->n, 0.5, x, ld, y, op_inout(r, "dot", OP_HOST, c->rows, 1));
+    r->b->ops->row_dot(r->b, c->rows, c->n, 0.5, x, ld, y, op_inout(r, "dot", OP_DOUBLE, c->rows, 1));
 }
 
 static void run_row_dot_vector(op_run *r, const op_case *c)
 {
     int64_t ld = c->n + c->pad;
     void *x = op_a(r, c->rows * ld, 1), *v = op_r(r, c->n, 1);
-    r->b->ops->row_dot_vector(r->b, c->rows, c->n, x, ld, v, op_inout(r, "dot", OP_HOST, c->rows, 1));
+    r->b->ops->row_dot_vector(r->b, c->rows, c->n, x, ld, v, op_inout(r, "dot", OP_DOUBLE, c->rows, 1));
 }
 
 /* ---- embedding and rows; k = vocabulary ---- */
@@ -129,7 +129,7 @@ static void run_embed_dot(op_run *r, const op_case *c)
 {
     const int32_t *token = op_indices(r, c->rows, c->k, 4);
     void *dx = op_r(r, c->rows * c->n, 1), *g = op_a(r, c->k * c->n, 1);
-    r->b->ops->embed_dot(r->b, c->rows, c->n, token, 1.75, dx, g, op_inout(r, "dot", OP_HOST, c->rows, 1));
+    r->b->ops->embed_dot(r->b, c->rows, c->n, token, 1.75, dx, g, op_inout(r, "dot", OP_DOUBLE, c->rows, 1));
 }
 
 static void run_gather_rows(op_run *r, const op_case *c)
@@ -169,7 +169,7 @@ static void run_rmsnorm_grad(op_run *r, const op_case *c)
     ra_free(rstd);
     void *dx = c->accumulate ? op_inout(r, "dx", OP_R, c->rows * c->n, 1) : op_out(r, "dx", OP_R, c->rows * c->n);
     void *dw = c->no_dw ? NULL : op_inout(r, "dw", OP_R, c->n, 1);
-    double *dot = c->no_g ? NULL : op_inout(r, "dot", OP_HOST, c->rows, 1);
+    double *dot = c->no_g ? NULL : op_inout(r, "dot", OP_DOUBLE, c->rows, 1);
     r->b->ops->rmsnorm_grad(r->b, c->rows, c->n, x, w, c->plus_one, given, dy, c->accumulate, dx, dw, c->no_g ? NULL : g, dot);
 }
 
@@ -203,9 +203,11 @@ static const void *block_of(op_run *r, const void *z, int64_t rows, int64_t voca
 
 static double *filled(op_run *r, int64_t n, double value)
 {
-    double *x = op_host(r, n, 0);
+    double *x = ra_calloc((size_t)n, sizeof *x);
     for (int64_t i = 0; i < n; i++) x[i] = value;
-    return x;
+    double *placed = op_given(r, OP_DOUBLE, n, x);
+    ra_free(x);
+    return placed;
 }
 
 /* Rows of an even length hold every value twice: the first one is to be chosen. */
@@ -217,14 +219,15 @@ static void run_argmax_update(op_run *r, const op_case *c)
         char *row = (char *)z + (size_t)i * size;
         r->b->ops->copy(r->b, row + half, row, half);
     }
-    double *best = op_out(r, "best", OP_HOST, c->rows), *chosen = op_out(r, "token", OP_HOST, c->rows);
-    int32_t *token = op_indices(r, c->rows, 1, 0);
-    for (int64_t i = 0; i < c->rows; i++) best[i] = -INFINITY;
+    double *best = filled(r, c->rows, -INFINITY), *chosen = op_out(r, "token", OP_HOST, c->rows);
+    r->buffer[r->buffers - 2].name = "best";
+    int32_t *token = op_indices(r, c->rows, 1, 0), *on_host = op_host_indices(r, c->rows, 1, 0);
     for (int64_t v0 = 0; v0 < c->n; v0 += c->k) {
         int64_t nv = c->n - v0 < c->k ? c->n - v0 : c->k;
         r->b->ops->argmax_update(r->b, c->rows, nv, v0, block_of(r, z, c->rows, c->n, v0, nv), best, token);
     }
-    for (int64_t i = 0; i < c->rows; i++) chosen[i] = token[i];
+    r->b->ops->download(r->b, on_host, token, (size_t)c->rows * sizeof *token);
+    for (int64_t i = 0; i < c->rows; i++) chosen[i] = on_host[i];
 }
 
 /* What is compared is what the loss reads: the log-sum-exp and the target's logit. A negative target lies in no block. */
@@ -233,12 +236,13 @@ static void run_softmax_update(op_run *r, const op_case *c)
     const int32_t *target = op_indices(r, c->rows, c->n, 5);
     void *z = op_r(r, c->rows * c->n, 8 * spread(c));
     double *maximum = filled(r, c->rows, -INFINITY), *sum = filled(r, c->rows, 0);
-    double *lse = op_out(r, "lse", OP_HOST, c->rows), *target_logit = op_out(r, "target_logit", OP_HOST, c->rows);
+    double *lse = op_out(r, "lse", OP_HOST, c->rows), *target_logit = op_out(r, "target_logit", OP_DOUBLE, c->rows);
     for (int64_t v0 = 0; v0 < c->n; v0 += c->k) {
         int64_t nv = c->n - v0 < c->k ? c->n - v0 : c->k;
         r->b->ops->softmax_update(r->b, c->rows, nv, v0, c->softcap, block_of(r, z, c->rows, c->n, v0, nv), target, maximum, sum,
                                   target_logit);
     }
+    maximum = op_fetched(r, c->rows, maximum), sum = op_fetched(r, c->rows, sum);
     for (int64_t i = 0; i < c->rows; i++) lse[i] = maximum[i] + log(sum[i]);
 }
 
@@ -246,7 +250,7 @@ static void run_softmax_grad(op_run *r, const op_case *c)
 {
     int32_t *target = op_indices(r, c->rows, 3 * c->n, 0); /* two of three outside the block [n, 2n) */
     void *z = op_r(r, c->rows * c->n, 3);
-    double *lse = filled(r, c->rows, 3 + log((double)c->n)), *coefficient = op_host(r, c->rows, 1);
+    double *lse = filled(r, c->rows, 3 + log((double)c->n)), *coefficient = op_double(r, c->rows, 1);
     r->b->ops->softmax_grad(r->b, c->rows, c->n, c->n, c->softcap, z, target, lse, coefficient,
                             op_out(r, "dz", OP_A, c->rows * c->n));
 }
@@ -262,6 +266,7 @@ static void run_kl_update(op_run *r, const op_case *c)
         r->b->ops->kl_update(r->b, c->rows, nv, c->softcap, block_of(r, z, c->rows, c->n, v0, nv),
                              block_of(r, z_ref, c->rows, c->n, v0, nv), maximum, sum, weighted);
     }
+    maximum = op_fetched(r, c->rows, maximum), sum = op_fetched(r, c->rows, sum), weighted = op_fetched(r, c->rows, weighted);
     for (int64_t i = 0; i < c->rows; i++) {
         lse_ref[i] = maximum[i] + log(sum[i]);
         mean[i] = weighted[i] / sum[i];
@@ -272,7 +277,7 @@ static void run_kl_grad(op_run *r, const op_case *c)
 {
     void *z = op_r(r, c->rows * c->n, 3), *z_ref = op_r(r, c->rows * c->n, 3);
     double *lse = filled(r, c->rows, 3 + log((double)c->n)), *lse_ref = filled(r, c->rows, 4 + log((double)c->n));
-    double *coefficient = op_host(r, c->rows, 1);
+    double *coefficient = op_double(r, c->rows, 1);
     r->b->ops->kl_grad(r->b, c->rows, c->n, c->softcap, z, z_ref, lse, lse_ref, coefficient,
                        op_out(r, "dz", OP_A, c->rows * c->n));
 }

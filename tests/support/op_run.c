@@ -9,11 +9,20 @@
 
 /* fp32: a few ulps (6e-8) times the length of the sums. bf16: half an ulp of the result is 2^-8 of it; sums and statistics stay in fp32. */
 const op_instance op_instances[] = {
-    {"ref", "fp64", {0, 0, 0}},
-    {"cpu", "fp32", {1e-5, 1e-5, 1e-5}},
-    {"cpu", "bf16", {0.0045, 1e-5, 1e-5}},
+    {"ref", "fp64", {0, 0, 0, 0}},
+    {"cpu", "fp32", {1e-5, 1e-5, 1e-5, 1e-5}},
+    {"cpu", "bf16", {0.0045, 1e-5, 1e-5, 1e-5}},
+    {"cuda", "fp32", {1e-5, 1e-5, 1e-5, 1e-5}},
+    {"cuda", "bf16", {0.0045, 1e-5, 1e-5, 1e-5}},
 };
 const int op_instance_count = sizeof op_instances / sizeof op_instances[0];
+
+bool op_wanted(const op_instance *instance, int arguments, char **argument)
+{
+    bool named = arguments == 0;
+    for (int i = 0; i < arguments; i++) named |= strcmp(argument[i], instance->name) == 0;
+    return named && ra_backend_built_in(instance->name);
+}
 
 ra_backend *op_open(const op_instance *instance, const char **why)
 {
@@ -106,9 +115,9 @@ void *op_r(op_run *r, int64_t n, double scale)
     return drawn(r, OP_R, n, scale);
 }
 
-double *op_host(op_run *r, int64_t n, double scale)
+double *op_double(op_run *r, int64_t n, double scale)
 {
-    return drawn(r, OP_HOST, n, scale);
+    return drawn(r, OP_DOUBLE, n, scale);
 }
 
 void *op_inout(op_run *r, const char *name, op_kind kind, int64_t n, double scale)
@@ -128,7 +137,7 @@ void *op_out(op_run *r, const char *name, op_kind kind, int64_t n)
     return memory;
 }
 
-int32_t *op_indices(op_run *r, int64_t n, int64_t below, int negative)
+int32_t *op_host_indices(op_run *r, int64_t n, int64_t below, int negative)
 {
     op_buffer *buffer = new_buffer(r, NULL, OP_HOST, 0);
     int32_t *index = ra_calloc((size_t)n, sizeof *index);
@@ -138,6 +147,27 @@ int32_t *op_indices(op_run *r, int64_t n, int64_t below, int negative)
     }
     buffer->memory = index;
     return index;
+}
+
+int32_t *op_placed_indices(op_run *r, int64_t n, const int32_t *index)
+{
+    op_buffer *buffer = new_buffer(r, NULL, OP_DOUBLE, 0);
+    buffer->memory = r->b->ops->alloc(r->b, (size_t)n * sizeof *index);
+    r->b->ops->upload(r->b, buffer->memory, index, (size_t)n * sizeof *index);
+    return buffer->memory;
+}
+
+int32_t *op_indices(op_run *r, int64_t n, int64_t below, int negative)
+{
+    return op_placed_indices(r, n, op_host_indices(r, n, below, negative));
+}
+
+double *op_fetched(op_run *r, int64_t n, const double *from)
+{
+    op_buffer *buffer = new_buffer(r, NULL, OP_HOST, 0);
+    buffer->memory = ra_calloc((size_t)n, sizeof(double));
+    r->b->ops->download(r->b, buffer->memory, from, (size_t)n * sizeof(double));
+    return buffer->memory;
 }
 
 ra_pack op_pack(const int32_t (*forest)[2])

@@ -1,6 +1,6 @@
 /* Runs one case of one operator on one backend and keeps its outputs, so that the same few lines of a case serve every backend and precision.
  *
- * A case draws its inputs through op_a, op_r and op_host from a seeded generator, in double, rounded to the element types of the backend under
+ * A case draws its inputs through op_a, op_r and op_double from a seeded generator, in double, rounded to the element types of the backend under
  * test: the reference and that backend get the same numbers, and what differs is the operator's own error. Outputs come from op_out_* (filled with
  * OP_RUBBISH, so that gaps between rows must stay as they are) and op_inout_*; op_run_case reads them all back. */
 #ifndef TESTS_SUPPORT_OP_RUN_H
@@ -11,12 +11,13 @@
 #define OP_RUBBISH 7.0
 enum { OP_MAX_BUFFERS = 24, OP_MAX_SEGMENTS = 12 };
 
-typedef enum { OP_A, OP_R, OP_HOST } op_kind;
+/* Arrays of type A, of type R and of double in the backend's memory; doubles in host memory, which a case works out itself. */
+typedef enum { OP_A, OP_R, OP_DOUBLE, OP_HOST } op_kind;
 
 /* A backend under test. An output x passes against the reference y where |x - y| <= tolerance (|y| + rms of the output). */
 typedef struct {
     const char *name, *precision;
-    double tolerance[3]; /* by op_kind: outputs of type A, of type R, doubles on the host */
+    double tolerance[4]; /* by op_kind */
 } op_instance;
 
 /* The backends that the tests of operators run on; a new one is a new row. */
@@ -27,7 +28,7 @@ typedef struct {
     const char *name; /* NULL: an input */
     op_kind kind;
     int64_t n;
-    void *memory; /* of the backend, or host */
+    void *memory; /* of the backend, or host (OP_HOST) */
     void *bytes;  /* outputs: as the backend left them */
     double *value;
 } op_buffer;
@@ -56,7 +57,9 @@ typedef struct op_case {
     double slack;               /* factor on the tolerance; 0: 1 */
 } op_case;
 
-/* NULL, with `why` set, where the backend is not built in or not fit for this machine. */
+/* Whether the instance is tested by this program: its backend is built in and, of the arguments, one is its name, or there are none. */
+bool op_wanted(const op_instance *instance, int arguments, char **argument);
+/* NULL, with `why` set, where the backend is not fit for this machine. */
 ra_backend *op_open(const op_instance *instance, const char **why);
 
 /* Runs `c` on `b` from `seed`; the outputs stay in `r` until op_run_free. */
@@ -71,14 +74,19 @@ int op_compare_bytes(const op_run *got, const op_run *again);
 /* For cases. n normals times `scale`, rounded to the tested type. */
 void *op_a(op_run *r, int64_t n, double scale);
 void *op_r(op_run *r, int64_t n, double scale);
-double *op_host(op_run *r, int64_t n, double scale);
+double *op_double(op_run *r, int64_t n, double scale);
 void *op_given(op_run *r, op_kind kind, int64_t n, const double *value);
 void *op_out(op_run *r, const char *name, op_kind kind, int64_t n);
 void *op_inout(op_run *r, const char *name, op_kind kind, int64_t n, double scale);
 double op_rounded(const op_run *r, op_kind kind, double x); /* x as the tested type holds it */
-/* n indices in [0, below); one in `negative` of them -1 (0: none). Freed with the run. */
+/* n indices in [0, below); one in `negative` of them -1 (0: none). Freed with the run, as all that follow. */
 int32_t *op_indices(op_run *r, int64_t n, int64_t below, int negative);
-/* A pack of the forest; positions continue the parent's. Freed with op_pack_free. */
+/* The same in host memory, for cases that change them; and a copy for the operators. */
+int32_t *op_host_indices(op_run *r, int64_t n, int64_t below, int negative);
+int32_t *op_placed_indices(op_run *r, int64_t n, const int32_t *index);
+/* n doubles of the backend, as they are now, in host memory. */
+double *op_fetched(op_run *r, int64_t n, const double *from);
+/* A pack of the forest; positions continue the parent's. Not placed. Freed with op_pack_free. */
 ra_pack op_pack(const int32_t (*forest)[2]);
 void op_pack_free(ra_pack *pack);
 

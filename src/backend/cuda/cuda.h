@@ -1,0 +1,67 @@
+/* The host side of the CUDA backend: one device, one stream, on which everything is queued in the order of the calls. */
+#ifndef RA_BACKEND_CUDA_CUDA_H
+#define RA_BACKEND_CUDA_CUDA_H
+#include "check.h"
+
+#include <realign/backend.h>
+
+typedef struct ra_cuda_products ra_cuda_products;
+typedef struct ra_cuda_pack ra_cuda_pack;
+
+typedef struct {
+    void *memory;
+    size_t bytes;
+} ra_cuda_allocation;
+
+typedef struct {
+    cudaStream_t stream;
+    ra_cuda_products *products;
+    ra_cuda_allocation *allocation; /* what alloc gave and release has not taken back, in no order */
+    size_t allocations, allocations_most;
+    size_t live, peak; /* bytes of device memory: of alloc, of packs and of the workspace */
+    void *workspace;   /* of one operator at a time */
+    size_t workspace_bytes;
+    double *result, *host_result; /* of sums that return a number: on the device, and pinned */
+    ra_cuda_pack *idle_packs;     /* released ones, to be filled again */
+    int device;
+    char library[320];
+} ra_cuda_state;
+
+static inline ra_cuda_state *ra_cuda_state_of(const ra_backend *b)
+{
+    return (ra_cuda_state *)b->state;
+}
+
+/* ---- memory.c ---- */
+void *ra_cuda_alloc(ra_backend *b, size_t bytes);
+void ra_cuda_release(ra_backend *b, void *memory);
+void ra_cuda_upload(ra_backend *b, void *to, const void *host, size_t bytes);
+void ra_cuda_download(ra_backend *b, void *host, const void *from, size_t bytes);
+void ra_cuda_copy(ra_backend *b, void *to, const void *from, size_t bytes);
+void ra_cuda_zero(ra_backend *b, void *memory, size_t bytes);
+/* At least `bytes` of workspace, which the next operator uses again; what is queued on the stream is done with it by then. */
+void *ra_cuda_workspace(ra_backend *b, size_t bytes);
+/* Device memory that is counted but not zeroed; fatal, with what there is, where it fails. ra_cuda_take_back counts it down and frees it. */
+void *ra_cuda_take(ra_cuda_state *s, const char *what, size_t bytes);
+void ra_cuda_take_back(ra_cuda_state *s, void *memory, size_t bytes);
+/* Bytes of device memory in use now and at most since opening, without what the libraries hold. */
+void ra_cuda_memory(const ra_backend *b, size_t *live, size_t *peak);
+
+/* ---- products.c ---- */
+ra_err ra_cuda_products_open(ra_cuda_products **out, bool bf16, bool tf32);
+void ra_cuda_products_close(ra_cuda_products *p);
+void ra_cuda_products_version(char *text, size_t bytes); /* "cuBLASLt 13.0" */
+void ra_cuda_gemm(ra_backend *b, ra_transpose tx, ra_transpose ty, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx,
+                  const void *y, int64_t ldy, bool accumulate, bool c_is_r, void *c, int64_t ldc);
+void *ra_cuda_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, int64_t ldw);
+size_t ra_cuda_packed_bytes(ra_backend *b, int64_t n, int64_t k);
+void ra_cuda_release_packed(ra_backend *b, void *packed);
+void ra_cuda_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
+                         bool accumulate, bool c_is_r, void *c, int64_t ldc);
+
+/* ---- device.c ---- */
+bool ra_cuda_device_present(void);
+/* Chooses the device: the rank's number on its host modulo the devices there. */
+ra_err ra_cuda_device_open(ra_cuda_state *s);
+
+#endif

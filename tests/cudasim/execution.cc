@@ -1,0 +1,347 @@
+/* Scheduling: blocks one after the other, the threads of a block as fibers. With CUDASIM_SEED=0 everything goes in ascending order and a thread
+ * runs until it must wait; with another seed (1 unless set) blocks and threads go in random order and threads are interrupted at random accesses to
+ * shared memory. */
+#include "block.h"
+
+#include <boost/context/protected_fixedsize_stack.hpp>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <numeric>
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace cudasim {
+
+block_state block;
+const char *kernel_name;
+unsigned launch_number;
+size_t shared_limit, shared_used;
+long until_switch;
+
+static void (*kernel_body)(void *);
+static void *kernel_context;
+static std::vector<worker *> &all_workers = *new std::vector<worker *>; /* never destroyed: fibers cannot be unwound after main */
+static std::vector<worker *> &idle = *new std::vector<worker *>;
+static uint64_t random_state;
+#if defined __SANITIZE_ADDRESS__
+enum { STACK = 512 * 1024 };
+#else
+enum { STACK = 128 * 1024 };
+#endif
+enum { LONGEST_RUN = 512 }; /* accesses to shared memory between two interruptions, at most */
+
+static uint64_t seed()
+{
+    static const uint64_t value = getenv("CUDASIM_SEED") ? strtoull(getenv("CUDASIM_SEED"), NULL, 10) : 1;
+    return value;
+}
+
+bool seeded()
+{
+    return seed() != 0;
+}
+
+/* SplitMix64 */
+uint64_t draw(uint64_t below)
+{
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (z ^ z >> 31) % below;
+}
+
+static void arm_switch()
+{
+    until_switch = seeded() ? 1 + (long)draw(LONGEST_RUN) : 0x7fffffffffffffffL;
+}
+
+static uint3 index_of(int thread)
+{
+    unsigned t = (unsigned)thread;
+    return {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
+}
+
+void fail(const char *format, ...)
+{
+    fflush(stdout);
+    fprintf(stderr, "cudasim: kernel %s, block (%u, %u, %u)", kernel_name ? kernel_name : "(none)", blockIdx.x, blockIdx.y, blockIdx.z);
+    if (block.current >= 0) {
+        uint3 at = index_of(block.current);
+        fprintf(stderr, ", thread (%u, %u, %u)", at.x, at.y, at.z);
+    }
+    fputs(": ", stderr);
+    va_list list;
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fputs("\n", stderr);
+    abort();
+}
+
+static void make_current(int t)
+{
+    block.current = t;
+    threadIdx = index_of(t);
+}
+
+static void make_ready(int t)
+{
+    block.threads[t].state = RUNS;
+    block.ready[block.ready_count++] = t;
+}
+
+/* Threads without a seed leave in the order in which they became ready: `ready` is then a list in descending order, read from its end. */
+static int choose_ready()
+{
+    return seeded() ? (int)draw((uint64_t)block.ready_count) : block.ready_count - 1;
+}
+
+static int take_ready(int i)
+{
+    int t = block.ready[i];
+    block.ready[i] = block.ready[--block.ready_count];
+    return t;
+}
+
+static void suspend()
+{
+    int self = block.current;
+    worker *w = block.threads[self].on;
+    w->scheduler = std::move(w->scheduler).resume();
+    make_current(self);
+}
+
+void give_way()
+{
+    arm_switch();
+    if (block.ready_count == 0) return;
+    make_ready(block.current);
+    suspend();
+}
+
+static void end_thread()
+{
+    thread &t = block.threads[block.current];
+    if (!t.copies.empty()) fail("ends while %zu of its asynchronous copies are under way", t.copies.size());
+    t.state = ENDED;
+    t.on = NULL;
+}
+
+/* Runs one thread after the other for as long as the next one has not been started: a kernel without barriers needs no switch. */
+static void run_threads(worker *self)
+{
+    for (;;) {
+        kernel_body(kernel_context);
+        end_thread();
+        if (block.ready_count) {
+            int i = choose_ready();
+            if (!block.threads[block.ready[i]].on) {
+                int next = take_ready(i);
+                block.threads[next].on = self;
+                make_current(next);
+                continue;
+            }
+        }
+        idle.push_back(self);
+        self->scheduler = std::move(self->scheduler).resume();
+    }
+}
+
+static worker *idle_worker()
+{
+    if (idle.empty()) {
+        worker *made = new worker;
+        all_workers.push_back(made);
+        made->fiber = boost::context::fiber(std::allocator_arg, boost::context::protected_fixedsize_stack(STACK),
+                                            [made](boost::context::fiber &&scheduler) {
+                                                made->scheduler = std::move(scheduler);
+                                                run_threads(made);
+                                                return std::move(made->scheduler);
+                                            });
+        return made;
+    }
+    worker *w = idle.back();
+    idle.pop_back();
+    return w;
+}
+
+/* Nobody can go on, and not all have ended: says who waits for what. */
+[[noreturn]] static void fail_divergent()
+{
+    int waits = -1, other = -1;
+    for (int i = 0; i < block.count && waits < 0; i++) {
+        if (block.threads[i].state != ENDED) waits = i;
+    }
+    const thread &t = block.threads[waits];
+    int from = t.state == AT_WARP ? waits / WARP * WARP : 0, to = t.state == AT_WARP ? from + WARP : block.count;
+    for (int i = from; i < to && other < 0; i++) {
+        const thread &o = block.threads[i];
+        if (o.state == ENDED || o.what != t.what || o.at.line != t.at.line) other = i;
+    }
+    block.current = waits;
+    if (other < 0) fail("waits at %s (%s:%d) for ever", t.what, t.at.file, t.at.line);
+    const thread &o = block.threads[other];
+    uint3 at = index_of(other);
+    if (o.state == ENDED) fail("divergent %s (%s:%d): thread (%u, %u, %u) has ended", t.what, t.at.file, t.at.line, at.x, at.y, at.z);
+    fail("divergent %s (%s:%d): thread (%u, %u, %u) is at %s (%s:%d)", t.what, t.at.file, t.at.line, at.x, at.y, at.z, o.what, o.at.file,
+         o.at.line);
+}
+
+static void begin_block(unsigned x, unsigned y, unsigned z)
+{
+    blockIdx = {x, y, z};
+    block.arrived = 0;
+    block.first_interval = ++block.interval;
+    if (block.interval > 0xfff00000u) fail("more barriers than the race detector counts");
+    for (int w = 0; w < block.count / WARP; w++) block.warps[w].arrived = 0;
+    block.ready_count = 0;
+    for (int t = block.count - 1; t >= 0; t--) {
+        thread &s = block.threads[t];
+        s.on = NULL;
+        s.groups = 0;
+        s.exchanges = 0;
+        make_ready(t);
+    }
+}
+
+static void run_block()
+{
+    while (block.ready_count) {
+        int t = take_ready(choose_ready());
+        thread &s = block.threads[t];
+        if (!s.on) s.on = idle_worker();
+        make_current(t);
+        worker *w = s.on;
+        w->fiber = std::move(w->fiber).resume();
+    }
+    for (int t = 0; t < block.count; t++) {
+        if (block.threads[t].state != ENDED) fail_divergent();
+    }
+    block.current = -1;
+}
+
+/* A step that visits all n blocks: near the golden section of n, without a common divisor. */
+static uint64_t stride_through(uint64_t n)
+{
+    uint64_t step = n < 3 ? 1 : (uint64_t)(0.618 * (double)n) | 1;
+    while (std::gcd(step, n) != 1) step++;
+    return step;
+}
+
+void run_blocks(dim3 grid, dim3 size, void (*body)(void *), void *context)
+{
+    gridDim = grid;
+    blockDim = size;
+    block.count = (int)(size.x * size.y * size.z);
+    kernel_body = body;
+    kernel_context = context;
+    random_state = seed() * 0x2545f4914f6cdd1du + launch_number;
+    arm_switch();
+    uint64_t n = (uint64_t)grid.x * grid.y * grid.z, step = seeded() ? stride_through(n) : 1, b = seeded() ? draw(n) : 0;
+    for (uint64_t i = 0; i < n; i++, b = (b + step) % n) {
+        begin_block((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y));
+        run_block();
+    }
+}
+
+void barrier(place at)
+{
+    thread &t = block.threads[block.current];
+    if (block.arrived == 0) block.barrier_at = at;
+    t.at = at;
+    t.what = "__syncthreads";
+    if (at.line != block.barrier_at.line || strcmp(at.file, block.barrier_at.file) != 0) {
+        fail("divergent __syncthreads (%s:%d): other threads are at the one of %s:%d", at.file, at.line, block.barrier_at.file,
+             block.barrier_at.line);
+    }
+    if (++block.arrived < block.count) {
+        t.state = AT_BARRIER;
+        suspend();
+        return;
+    }
+    block.arrived = 0;
+    block.interval++;
+    for (int i = block.count - 1; i >= 0; i--) {
+        if (i != block.current) make_ready(i);
+    }
+}
+
+void warp_barrier(const char *what, unsigned mask, bool orders_memory, place at)
+{
+    thread &t = block.threads[block.current];
+    warp &w = block.warps[block.current / WARP];
+    if (mask != 0xffffffffu) fail("%s (%s:%d) with mask %#x: only whole warps are understood", what, at.file, at.line, mask);
+    if (w.arrived == 0) {
+        w.at = at;
+        w.what = what;
+    }
+    t.at = at;
+    t.what = what;
+    if (at.line != w.at.line || strcmp(what, w.what) != 0 || strcmp(at.file, w.at.file) != 0) {
+        fail("divergent %s (%s:%d): other lanes of the warp are at %s (%s:%d)", what, at.file, at.line, w.what, w.at.file, w.at.line);
+    }
+    if (++w.arrived < WARP) {
+        t.state = AT_WARP;
+        suspend();
+        return;
+    }
+    w.arrived = 0;
+    if (orders_memory) w.interval++;
+    int first = block.current / WARP * WARP;
+    for (int i = first + WARP - 1; i >= first; i--) {
+        if (i != block.current) make_ready(i);
+    }
+}
+
+int lane()
+{
+    return block.current % WARP;
+}
+
+/* Two places in turn: a lane that comes to its next exchange must not write over what slower lanes have yet to read. */
+void *show(size_t bytes)
+{
+    (void)bytes;
+    thread &t = block.threads[block.current];
+    return block.warps[block.current / WARP].shown[++t.exchanges & 1][lane()];
+}
+
+const void *shown(int by_lane)
+{
+    const thread &t = block.threads[block.current];
+    return block.warps[block.current / WARP].shown[t.exchanges & 1][by_lane];
+}
+
+static void check_width(int width)
+{
+    if (width < 1 || width > WARP || (width & (width - 1))) fail("a shuffle of width %d: it is a power of two up to 32", width);
+}
+
+int shuffle_source(int source, int width)
+{
+    check_width(width);
+    return lane() / width * width + (source & (width - 1));
+}
+
+int shuffle_up_source(unsigned delta, int width)
+{
+    check_width(width);
+    return (unsigned)(lane() % width) >= delta ? lane() - (int)delta : lane();
+}
+
+int shuffle_down_source(unsigned delta, int width)
+{
+    check_width(width);
+    return (unsigned)(lane() % width) + delta < (unsigned)width ? lane() + (int)delta : lane();
+}
+
+int shuffle_xor_source(int mask, int width)
+{
+    check_width(width);
+    int source = lane() ^ mask;
+    return source < (lane() / width + 1) * width ? source : lane();
+}
+
+} // namespace cudasim
