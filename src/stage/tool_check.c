@@ -152,7 +152,9 @@ static ra_err check_logits(ra_checker *c, ra_model *m, const ra_check_sample *s)
         .rows = n, .segments = 1, .trees = 1, .token = token, .position = position, .segment = &segment, .tree_begin = trees};
     ra_backend *b = c->b;
     ra_activations *acts = ra_activations_new(m, n, &(ra_keeping){0});
+    b->ops->place_pack(b, &pack);
     ra_model_forward(m, 0, &pack, acts, 0);
+    b->ops->release_pack(b, &pack);
     void *hn = b->ops->alloc(b, (size_t)(n * h) * b->a_size), *rstd = b->ops->alloc(b, (size_t)n * b->r_size),
          *z = b->ops->alloc(b, (size_t)(n * v) * b->r_size);
     b->ops->rmsnorm(b, n, h, ra_activations_last(acts, 0), (char *)m->vectors + (size_t)m->final_norm_v * b->r_size,
@@ -160,7 +162,9 @@ static ra_err check_logits(ra_checker *c, ra_model *m, const ra_check_sample *s)
     b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, n, v, h, hn, h, (char *)m->w_a + (size_t)m->head * b->a_size, h, false, true,
                  z, v);
     double *got = ra_alloc((size_t)(n * v), sizeof *got), *want = ra_alloc((size_t)(n * v), sizeof *want);
-    ra_dtype_convert(RA_DTYPE_F64, got, b->r, z, n * v);
+    ra_host_view logits = ra_host_view_of(b, z, (size_t)(n * v) * b->r_size);
+    ra_dtype_convert(RA_DTYPE_F64, got, b->r, logits.host, n * v);
+    ra_host_view_end(b, &logits, false);
     double cap = m->arch.final_softcap;
     for (int64_t i = 0; cap > 0.0 && i < n * v; i++) got[i] = cap * tanh(got[i] / cap);
     ra_err err = ra_check_read(c, path, n * v, want);

@@ -2,6 +2,9 @@
 #include "shared.h"
 #include "block.h"
 
+#include <cstdarg>
+#include <cstdio>
+
 namespace cudasim {
 
 storage dynamic_shared;
@@ -31,57 +34,68 @@ storage *storage::enter(const char *name, size_t element)
     return this;
 }
 
-static bool ordered(uint32_t interval, uint32_t warp_interval, int by, int self)
+static bool read_before(const cell &c, unsigned self, uint32_t warp_interval)
 {
-    if (interval != block.interval || by == self) return true;
-    return by / WARP == self / WARP && warp_interval != block.warps[self / WARP].interval;
+    if (c.read_interval != block.interval) return true;
+    if (c.readers == 2) return false;
+    bool of_warp = c.reader / WARP == self / WARP;
+    if (c.readers == 1) return of_warp && c.read_warp_interval != warp_interval;
+    return c.reader == self || (of_warp && c.read_warp_interval != warp_interval);
+}
+
+static void note_read(cell &c, unsigned self, uint32_t warp_interval)
+{
+    if (c.read_interval != block.interval) {
+        c.readers = 0;
+    } else if (c.reader / WARP != self / WARP) {
+        c.readers = 2;
+    } else if (c.read_warp_interval != warp_interval) {
+        if (c.readers == 1) c.readers = 0;
+    } else if (c.reader != self && c.readers == 0) {
+        c.readers = 1;
+    }
+    c.read_interval = block.interval;
+    c.read_warp_interval = warp_interval;
+    c.reader = (uint16_t)self;
+}
+
+void storage::fail_at(int64_t offset, const char *verb, const char *why, ...) const
+{
+    char reason[200];
+    va_list list;
+    va_start(list, why);
+    vsnprintf(reason, sizeof reason, why, list);
+    va_end(list);
+    long long index = offset < 0 ? -(long long)(((size_t)-offset + element_ - 1) / element_) : (long long)((size_t)offset / element_);
+    fail("%s shared array '%s'[%lld]%s", verb, name_, index, reason);
 }
 
 void storage::watch(int64_t offset, size_t bytes, size_t alignment, bool write)
 {
     if (--until_switch == 0) give_way();
-    long long index = (long long)(offset / (int64_t)element_);
     const char *verb = write ? "write to" : "read of";
-    if (offset < 0 || (size_t)offset + bytes > size_) {
-        fail("%s shared array '%s'[%lld] out of bounds: it has %zu elements of %zu bytes", verb, name_, index, size_ / element_, element_);
-    }
-    if ((size_t)offset % alignment != 0) {
-        fail("%s shared array '%s' at byte %lld, which is not aligned to %zu", verb, name_, (long long)offset, alignment);
-    }
-    int self = block.current;
-    uint32_t warp_interval = block.warps[self / WARP].interval;
-    size_t last = ((size_t)offset + bytes - 1) / GRANULE;
-    for (size_t i = (size_t)offset / GRANULE; i <= last; i++) {
-        cell &c = cell_[i];
-        bool written = c.write_interval >= block.first_interval;
-        if (written && !ordered(c.write_interval, c.write_warp_interval, c.writer, self)) {
-            fail("race: %s shared array '%s'[%lld], which thread %d wrote since the last barrier", verb, name_, index, c.writer);
-        }
+    if (offset < 0 || (size_t)offset + bytes > size_)
+        fail_at(offset, verb, " out of bounds: it has %zu elements of %zu bytes", size_ / element_, element_);
+    if (((size_t)offset & (alignment - 1)) != 0)
+        fail_at(offset, verb, ", at byte %lld, which is not aligned to %zu", (long long)offset, alignment);
+    const unsigned self = (unsigned)block.current;
+    const uint32_t warp_interval = block.warps[self / WARP].interval;
+    const char *race = write ? "race: write to" : "race: read of";
+    for (cell *c = &cell_[(size_t)offset / GRANULE], *last = c + (bytes - 1) / GRANULE; c <= last; c++) {
+        bool written = c->write_interval >= block.first_interval;
+        bool ordered = c->write_interval != block.interval || c->writer == self ||
+                       (c->writer / WARP == self / WARP && c->write_warp_interval != warp_interval);
+        if (written && !ordered) fail_at(offset, race, ", which thread %d wrote since the last barrier", c->writer);
         if (write) {
-            bool read_now = c.read_interval == block.interval;
-            if (read_now && (c.readers == 2 || !ordered(c.read_interval, c.read_warp_interval, c.reader, self) ||
-                             (c.readers == 1 && (c.reader / WARP != self / WARP || c.read_warp_interval == warp_interval)))) {
-                fail("race: write to shared array '%s'[%lld], which %sthread %d read since the last barrier", name_, index,
-                     c.readers ? "more threads and " : "", c.reader);
-            }
-            c.write_interval = block.interval;
-            c.write_warp_interval = warp_interval;
-            c.writer = (uint16_t)self;
-            continue;
+            if (!read_before(*c, self, warp_interval))
+                fail_at(offset, race, ", which %sthread %d read since the last barrier", c->readers ? "other threads and " : "", c->reader);
+            c->write_interval = block.interval;
+            c->write_warp_interval = warp_interval;
+            c->writer = (uint16_t)self;
+        } else {
+            if (!written) fail_at(offset, verb, ", which nobody wrote in this block");
+            note_read(*c, self, warp_interval);
         }
-        if (!written) fail("read of shared array '%s'[%lld], which nobody wrote in this block", name_, index);
-        if (c.read_interval != block.interval) {
-            c.readers = 0;
-        } else if (c.reader / WARP != self / WARP) {
-            c.readers = 2;
-        } else if (c.read_warp_interval != warp_interval) {
-            if (c.readers == 1) c.readers = 0;
-        } else if (c.reader != self && c.readers == 0) {
-            c.readers = 1;
-        }
-        c.read_interval = block.interval;
-        c.read_warp_interval = warp_interval;
-        c.reader = (uint16_t)self;
     }
 }
 

@@ -28,6 +28,7 @@ class storage {
     char *data() { return bytes_.data(); }
 
   private:
+    [[noreturn]] void fail_at(int64_t offset, const char *verb, const char *why, ...) const __attribute__((format(printf, 4, 5)));
     const char *name_ = "";
     size_t element_ = 1, size_ = 0;
     unsigned launch_ = 0;

@@ -49,13 +49,13 @@ struct attention_span {
 /* A tile of queries over its keys: the prefix in the cache, the tile's own run, then its other ancestors, STEP keys at a time. Holds as little as it
  * can, as it lives in registers beside the sums. */
 template <class A, int STEP> struct key_walk {
-    const A *k; /* row 0 of the range, of this head */
+    const A *k;  /* row 0 of the range, of this head */
     int at, end; /* this tile: rows [at, min(at + STEP, end)) of the range; at == end: there is none */
 
     __device__ key_walk(const ra_attention_plan &in_plan, const attention_call &of_call, const attention_prefix<A> &with_prefix,
-                        const A *of_qkv, int of_kv, const ra_attention_tile &of_tile)
-        : k(of_qkv), at(0), end(0), plan(in_plan), call(of_call), prefix(with_prefix), qkv(of_qkv), tile(of_tile), kv(of_kv), shift(0),
-          next(of_tile.piece), in_pack(!with_prefix.cache)
+                        const A *const &of_qkv, int of_kv, const ra_attention_tile &of_tile)
+        : k(of_qkv), at(0), end(0), plan(in_plan), call(of_call), prefix(with_prefix), qkv(of_qkv), tile(of_tile), kv(of_kv),
+          shift(0), next(of_tile.piece), in_pack(!with_prefix.cache)
     {
         if (in_pack) {
             k = keys_in_pack();
@@ -68,15 +68,24 @@ template <class A, int STEP> struct key_walk {
         }
         open();
     }
-    __device__ bool live() const { return at < end; }
+    __device__ bool live() const
+    {
+        return at < end;
+    }
     __device__ void advance()
     {
         at += STEP;
         open();
     }
     /* Elements between the rows of the range, and from a row's key to its value. */
-    __device__ int64_t stride() const { return in_pack ? call.width : (int64_t)call.kv_heads * call.head_dim; }
-    __device__ const A *v() const { return k + (in_pack ? (int64_t)call.kv_heads * call.head_dim : prefix.value_offset); }
+    __device__ int64_t stride() const
+    {
+        return in_pack ? call.width : (int64_t)call.kv_heads * call.head_dim;
+    }
+    __device__ const A *v() const
+    {
+        return k + (in_pack ? (int64_t)call.kv_heads * call.head_dim : prefix.value_offset);
+    }
     __device__ attention_span seen_by(int q) const
     {
         return {call.window ? q + shift - call.window + 1 - at : -1, (in_pack ? min(end, q + 1) : end) - at};
@@ -91,7 +100,10 @@ template <class A, int STEP> struct key_walk {
     int kv, shift, next; /* position(q) - position(k) = q - k + shift; the piece of the next range */
     bool in_pack;        /* no longer in the prefix, all of which is seen */
 
-    __device__ const A *keys_in_pack() const { return qkv + (int64_t)(call.heads + kv) * call.head_dim; }
+    __device__ const A *keys_in_pack() const
+    {
+        return qkv + (int64_t)(call.heads + kv) * call.head_dim;
+    }
     /* To the next range that is not empty, where this one is done. */
     __device__ void open()
     {
@@ -113,13 +125,17 @@ template <int STEP> struct query_walk {
     int head;
     int at, end;
 
-    __device__ query_walk(const ra_attention_plan &in_plan, const attention_call &of_call, int kv, const ra_attention_tile &of_tile)
-        : head(kv * of_call.group), at(0), end(0), plan(in_plan), call(of_call), tile(of_tile), last_head(head + of_call.group - 1),
-          shift(0), next(of_tile.piece)
+    __device__ query_walk(const ra_attention_plan &in_plan, const attention_call &of_call, int kv,
+                          const ra_attention_tile &of_tile)
+        : head(kv * of_call.group), at(0), end(0), plan(in_plan), call(of_call), tile(of_tile),
+          last_head(head + of_call.group - 1), shift(0), next(of_tile.piece)
     {
         open();
     }
-    __device__ bool live() const { return at < end; }
+    __device__ bool live() const
+    {
+        return at < end;
+    }
     __device__ void advance()
     {
         at += STEP;
@@ -170,7 +186,7 @@ bool attention_has_tiles(ra_dtype a, int head_dim);
 /* attention_simple.cu: any head_dim up to 256, any type. */
 void attention_simple(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,
                       const ra_cached_prefix *prefix, const void *qkv, void *out, float *lse);
-void attention_simple_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape, const void *qkv,
-                           const float *lse, const float *delta, const void *dout, void *dqkv);
+void attention_simple_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,
+                           const void *qkv, const float *lse, const float *delta, const void *dout, void *dqkv);
 
 #endif

@@ -7,19 +7,25 @@
 
 enum { TILE = 32, WARPS = 4, THREADS = WARPS * 32, ROWS = TILE / WARPS, CUTS = RA_ATTENTION_TILE / TILE };
 
-/* Rows [first, first + TILE) into shared memory, zeros from `end` on. An odd pitch keeps lanes that read one column of 32 rows on 32 banks. */
+/* Floats from row to row of a tile: whole float4s, an odd number of them, so that eight lanes that read one column of eight rows have all 32 banks. */
+static __host__ __device__ inline int pitch_of(int head_dim)
+{
+    return ((head_dim + 3) / 4 | 1) * 4;
+}
+
+/* Rows [first, first + TILE) into shared memory, zeros from `end` on and behind a row. */
 template <class A>
 static __device__ void fetch_tile(ra_shared_ptr<float> tile, int pitch, const A *matrix, int64_t stride, int head_dim, int first, int end)
 {
     for (int row = threadIdx.x / 32; row < TILE; row += WARPS) {
-        for (int j = threadIdx.x % 32; j < head_dim; j += 32)
-            tile[row * pitch + j] = first + row < end ? as_float(matrix[(first + row) * stride + j]) : 0;
+        for (int j = threadIdx.x % 32; j < pitch; j += 32)
+            tile[row * pitch + j] = first + row < end && j < head_dim ? as_float(matrix[(first + row) * stride + j]) : 0;
     }
 }
 
-static __device__ __forceinline__ int pitch_of(const attention_call &call)
+static __device__ __forceinline__ float4 four(ra_shared_ptr<float> tile, int at)
 {
-    return call.head_dim | 1;
+    return ra_shared_cast<float4>(tile, at)[0];
 }
 
 /* s[r] = x[r] . y[lane] */
@@ -28,10 +34,16 @@ static __device__ __forceinline__ void products(float (&s)[ROWS], ra_shared_ptr<
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) s[r] = 0;
-    for (int j = 0; j < head_dim; j++) {
-        float column = y[lane * pitch + j];
+    for (int j = 0; j < head_dim; j += 4) {
+        float4 column = four(y, lane * pitch + j);
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) s[r] += x[r * pitch + j] * column;
+        for (int r = 0; r < ROWS; r++) {
+            float4 row = four(x, r * pitch + j);
+            s[r] += row.x * column.x;
+            s[r] += row.y * column.y;
+            s[r] += row.z * column.z;
+            s[r] += row.w * column.w;
+        }
     }
 }
 
@@ -41,13 +53,22 @@ static __device__ __forceinline__ void add_products(float (&c)[ROWS][C], ra_shar
                                                     int head_dim)
 {
     int lane = threadIdx.x % 32;
-    for (int i = 0; i < TILE; i++) {
+    for (int i = 0; i < TILE; i += 4) {
+        float4 weight[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) weight[r] = four(p, r * TILE + i);
 #pragma unroll
         for (int j = 0; j < C; j++) {
             if (lane + 32 * j >= head_dim) continue;
-            float element = y[i * pitch + lane + 32 * j];
+            ra_shared_ptr<float> column = y + (i * pitch + lane + 32 * j);
+            float y0 = column[0], y1 = column[pitch], y2 = column[2 * pitch], y3 = column[3 * pitch];
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) c[r][j] += p[r * TILE + i] * element;
+            for (int r = 0; r < ROWS; r++) {
+                c[r][j] += weight[r].x * y0;
+                c[r][j] += weight[r].y * y1;
+                c[r][j] += weight[r].z * y2;
+                c[r][j] += weight[r].w * y3;
+            }
         }
     }
 }
@@ -95,7 +116,7 @@ __global__ void __launch_bounds__(THREADS) simple_forward(ra_attention_plan plan
                                                           const A *qkv, A *out, float *lse)
 {
     RA_DYNAMIC_SHARED(float, shared);
-    int head_dim = call.head_dim, pitch = pitch_of(call), head = blockIdx.x % call.heads, kv = head / call.group;
+    int head_dim = call.head_dim, pitch = pitch_of(call.head_dim), head = blockIdx.x % call.heads, kv = head / call.group;
     ra_attention_tile tile = cut_of(plan.query, blockIdx.x / call.heads);
     if (tile.row >= tile.end) return;
     ra_shared_ptr<float> q_tile = shared, k_tile = q_tile + TILE * pitch, v_tile = k_tile + TILE * pitch, p_tile = v_tile + TILE * pitch;
@@ -168,7 +189,7 @@ __global__ void __launch_bounds__(THREADS) simple_query_gradient(ra_attention_pl
                                                                  const float *lse, const float *delta, const A *dout, A *dqkv)
 {
     RA_DYNAMIC_SHARED(float, shared);
-    int head_dim = call.head_dim, pitch = pitch_of(call), head = blockIdx.x % call.heads, kv = head / call.group;
+    int head_dim = call.head_dim, pitch = pitch_of(call.head_dim), head = blockIdx.x % call.heads, kv = head / call.group;
     ra_attention_tile tile = cut_of(plan.query, blockIdx.x / call.heads);
     if (tile.row >= tile.end) return;
     ra_shared_ptr<float> q_tile = shared, do_tile = q_tile + TILE * pitch, k_tile = do_tile + TILE * pitch, v_tile = k_tile + TILE * pitch,
@@ -211,7 +232,7 @@ __global__ void __launch_bounds__(THREADS) simple_key_gradient(ra_attention_plan
                                                                const float *lse, const float *delta, const A *dout, A *dqkv)
 {
     RA_DYNAMIC_SHARED(float, shared);
-    int head_dim = call.head_dim, pitch = pitch_of(call), kv = blockIdx.x % call.kv_heads;
+    int head_dim = call.head_dim, pitch = pitch_of(call.head_dim), kv = blockIdx.x % call.kv_heads;
     ra_attention_tile tile = cut_of(plan.key, blockIdx.x / call.kv_heads);
     if (tile.row >= tile.end) return;
     ra_shared_ptr<float> k_tile = shared, v_tile = k_tile + TILE * pitch, q_tile = v_tile + TILE * pitch, do_tile = q_tile + TILE * pitch,
@@ -264,7 +285,7 @@ __global__ void __launch_bounds__(THREADS) simple_key_gradient(ra_attention_plan
 
 static int shared_bytes(int head_dim, int tiles, int squares)
 {
-    return TILE * (tiles * (head_dim | 1) + squares * TILE) * (int)sizeof(float);
+    return TILE * (tiles * pitch_of(head_dim) + squares * TILE) * (int)sizeof(float);
 }
 
 template <class A, int C>

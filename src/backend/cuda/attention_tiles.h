@@ -34,7 +34,8 @@ template <int N> static __device__ __forceinline__ void scale_scores(float (&s)[
 }
 
 /* -inf where rows g and g + 8 do not see; column 0 of s is `first_column` of the tile. */
-template <int N, class W> static __device__ __forceinline__ void mask_scores(float (&s)[N][4], const W &walk, int first_row, int first_column)
+template <int N, class W>
+static __device__ __forceinline__ void mask_scores(float (&s)[N][4], const W &walk, int first_row, int first_column)
 {
     int lane = mma_lane();
     attention_span seen[2] = {walk.seen_by(first_row + lane / 4), walk.seen_by(first_row + lane / 4 + 8)};

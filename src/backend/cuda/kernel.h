@@ -16,15 +16,15 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-#define RA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)          \
-    do {                                                                   \
+#define RA_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)           \
+    do {                                                                    \
         kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__); \
-        RA_CUDA(cudaGetLastError());                                       \
+        RA_CUDA(cudaGetLastError());                                        \
     } while (0)
 
 #define RA_SHARED(T, name, count) __shared__ T name[count]
 
-#define RA_DYNAMIC_SHARED(T, name)                                   \
+#define RA_DYNAMIC_SHARED(T, name)                                    \
     extern __shared__ __align__(16) unsigned char ra_dynamic_bytes[]; \
     T *const name = reinterpret_cast<T *>(ra_dynamic_bytes)
 

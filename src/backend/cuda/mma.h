@@ -87,9 +87,10 @@ static __device__ __forceinline__ void mma_load_transposed(uint32_t (&r)[4], ra_
 static __device__ __forceinline__ void mma_multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
 #ifdef __CUDACC__
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
     const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
     uint32_t all[32][6];
@@ -200,8 +201,8 @@ static __device__ __forceinline__ void tile_round(uint32_t (&a)[COLUMNS / 16][4]
 
 /* c += P Y, P: STRIPS x 16 rows in registers; Y: COLUMNS rows of a tile D wide. */
 template <int D, int STRIPS, int COLUMNS>
-static __device__ __forceinline__ void tile_product_add(float (&c)[STRIPS][D / 8][4], const uint32_t (&p)[STRIPS][COLUMNS / 16][4],
-                                                        ra_shared_ptr<__nv_bfloat16> y)
+static __device__ __forceinline__ void
+tile_product_add(float (&c)[STRIPS][D / 8][4], const uint32_t (&p)[STRIPS][COLUMNS / 16][4], ra_shared_ptr<__nv_bfloat16> y)
 {
     int lane = mma_lane(), matrix = lane / 8, row = lane % 8;
 #pragma unroll
@@ -222,8 +223,9 @@ static __device__ __forceinline__ void tile_product_add(float (&c)[STRIPS][D / 8
 /* The first `rows` rows of a warp's strip, factor[0] times those of g and factor[1] times those of g + 8, to a matrix, through 16 rows of shared memory
  * that are the warp's own and of which nothing is read any more. */
 template <int D>
-static __device__ __forceinline__ void tile_store(const float (&c)[D / 8][4], const float (&factor)[2], ra_shared_ptr<__nv_bfloat16> tile,
-                                                  __nv_bfloat16 *matrix, int64_t stride, int rows)
+static __device__ __forceinline__ void tile_store(const float (&c)[D / 8][4], const float (&factor)[2],
+                                                  ra_shared_ptr<__nv_bfloat16> tile, __nv_bfloat16 *matrix, int64_t stride,
+                                                  int rows)
 {
     int lane = mma_lane(), g = lane / 4, t = lane % 4;
     __syncwarp();

@@ -14,6 +14,7 @@ struct ra_cuda_pack {
 
 static inline const ra_attention_plan *ra_cuda_plan_of(const ra_pack *pack)
 {
+    if (!pack->placed) ra_die("a pack of %d rows was not placed on the device", pack->rows);
     return &((const ra_cuda_pack *)pack->placed)->plan;
 }
 
