@@ -13,6 +13,7 @@
  * caller's duty, non-finite values pass through and are caught by the engine's checks. */
 #ifndef REALIGN_BACKEND_H
 #define REALIGN_BACKEND_H
+#include <realign/comm.h>
 #include <realign/dtype.h>
 #include <realign/error.h>
 #include <realign/pack.h>
@@ -21,6 +22,7 @@
 #include <stdint.h>
 
 typedef struct ra_backend ra_backend;
+typedef struct ra_link ra_link; /* a backend's own way between ranks */
 
 typedef enum { RA_GLU_SILU, RA_GLU_GELU_TANH } ra_glu;
 typedef enum { RA_NO_TRANSPOSE, RA_TRANSPOSE } ra_transpose;
@@ -173,6 +175,14 @@ struct ra_backend_ops {
     void (*adamw)(ra_backend *b, int64_t n, const ra_adamw *h, const void *g, void *m, void *v, void *w);
     /* y += s x */
     void (*axpy)(ra_backend *b, int64_t n, double s, const void *x, void *y);
+
+    /* ---- sums over ranks without a way through host memory, where the backend has one (NCCL between GPUs) ---- */
+    /* Collective over `comm`, which must outlive it. NULL, on all ranks, where there is none, or where these devices cannot be connected (said in the log). `what` names it in messages. */
+    ra_link *(*link_open)(ra_backend *b, const ra_comm *comm, const char *what);
+    void (*link_close)(ra_backend *b, ra_link *link);
+    /* Collective. The same ranges and bits as ra_comm_reduce_scatter_f32 and ra_comm_all_gather_f32. */
+    void (*link_reduce_scatter)(ra_backend *b, ra_link *link, float *values, int64_t n);
+    void (*link_all_gather)(ra_backend *b, ra_link *link, float *values, int64_t n);
 };
 
 struct ra_backend {
@@ -181,8 +191,9 @@ struct ra_backend {
     const char *precision; /* "fp64", "fp32", "tf32", "bf16" */
     ra_dtype a, r;
     size_t a_size, r_size;
-    const char *library; /* what computes, for logs: "oneDNN 2.6.3", "cuBLASLt 13.0, NVIDIA H100 80GB HBM3, device 0 of 4"; the constructor's */
-    bool host;           /* its memory is host memory: the processor may read and write it directly */
+    const char *
+        library; /* what computes, for logs: "oneDNN 2.6.3", "cuBLASLt 13.0, NVIDIA H100 80GB HBM3, device 0 of 4"; the constructor's */
+    bool host;    /* its memory is host memory: the processor may read and write it directly */
     bool widened; /* bf16 operands are widened to float32 before each product: there is no bf16 product for this processor */
     bool
         row_independent; /* a row of a product is bit for bit the same whatever other rows are multiplied with it; tried out at opening */

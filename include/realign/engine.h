@@ -108,6 +108,7 @@ typedef struct {
     double min_lr_ratio;
 } ra_optimiser_config;
 
+/* Collective over grid->data. */
 ra_optimiser *ra_optimiser_new(ra_model *m, const ra_grid *grid, const ra_optimiser_config *config);
 void ra_optimiser_free(ra_optimiser *o);
 /* This rank's gradient, trainable layout, R: backward passes add to it. */

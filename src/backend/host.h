@@ -6,5 +6,7 @@
 /* Operators read the pack where it is. */
 void ra_host_place_pack(ra_backend *b, ra_pack *pack);
 void ra_host_release_pack(ra_backend *b, ra_pack *pack);
+/* None: MPI reads host memory itself. */
+ra_link *ra_host_link_open(ra_backend *b, const ra_comm *comm, const char *what);
 
 #endif

@@ -12,6 +12,7 @@ struct ra_optimiser {
     int64_t size, begin, end, steps;
     void *gradient;  /* (size) R */
     void *moment[2]; /* (end - begin) R */
+    ra_link *link;   /* over the data dimension, where the backend has one */
 };
 
 ra_optimiser *ra_optimiser_new(ra_model *m, const ra_grid *grid, const ra_optimiser_config *config)
@@ -27,6 +28,7 @@ ra_optimiser *ra_optimiser_new(ra_model *m, const ra_grid *grid, const ra_optimi
     o->end = sharded ? ra_comm_range_begin(&grid->data, o->size, grid->data.rank + 1) : o->size;
     o->gradient = b->ops->alloc(b, (size_t)o->size * b->r_size);
     for (int i = 0; i < 2; i++) o->moment[i] = b->ops->alloc(b, (size_t)(o->end - o->begin) * b->r_size);
+    if (sharded && grid->data.size > 1) o->link = b->ops->link_open(b, &grid->data, "data");
     return o;
 }
 
@@ -34,6 +36,7 @@ void ra_optimiser_free(ra_optimiser *o)
 {
     if (!o) return;
     ra_backend *b = o->m->b;
+    if (o->link) b->ops->link_close(b, o->link);
     b->ops->release(b, o->gradient);
     for (int i = 0; i < 2; i++) b->ops->release(b, o->moment[i]);
     ra_free(o);
@@ -80,6 +83,10 @@ static void reduce(ra_optimiser *o, bool sharded)
 {
     ra_backend *b = o->m->b;
     if (o->grid->data.size == 1) return;
+    if (o->link) {
+        b->ops->link_reduce_scatter(b, o->link, o->gradient, o->size);
+        return;
+    }
     ra_host_view view = ra_host_view_of(b, o->gradient, (size_t)o->size * b->r_size);
     if (sharded) {
         ra_comm_reduce_scatter_f32(&o->grid->data, view.host, o->size);
@@ -93,6 +100,10 @@ static void share_masters(ra_optimiser *o)
 {
     ra_backend *b = o->m->b;
     if (o->grid->data.size == 1) return;
+    if (o->link) {
+        b->ops->link_all_gather(b, o->link, ra_model_masters(o->m), o->size);
+        return;
+    }
     ra_host_view view = ra_host_view_of(b, ra_model_masters(o->m), (size_t)o->size * b->r_size);
     ra_comm_all_gather_f32(&o->grid->data, view.host, o->size);
     ra_host_view_end(b, &view, true);

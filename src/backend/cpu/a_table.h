@@ -45,4 +45,5 @@ const struct ra_backend_ops TABLE = {
     .dot = ra_cpu_dot,
     .adamw = ra_cpu_adamw,
     .axpy = ra_cpu_axpy,
+    .link_open = ra_host_link_open,
 };

@@ -46,6 +46,7 @@ static const struct ra_backend_ops ref_ops = {
     .dot = ra_ref_dot,
     .adamw = ra_ref_adamw,
     .axpy = ra_ref_axpy,
+    .link_open = ra_host_link_open,
 };
 
 ra_err ra_backend_ref_open(ra_backend *b)
