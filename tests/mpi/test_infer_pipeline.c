@@ -1,6 +1,7 @@
 /* Inference in a pipeline gives what one rank with the whole model gives: scores, generations greedy and drawn, answers to questions, a judge's margins; on every grid that the rank
- * count allows. Errors and halts are the same on all stages, and leave everything in working order. */
+ * count allows, also where a backend's memory is not host memory. Errors and halts are the same on all stages, and leave everything in working order. */
 #include "../../src/infer/ask.h"
+#include "support/island.h"
 #include "support/support.h"
 #include "support/tinytok.h"
 #include <realign/file.h>
@@ -22,6 +23,7 @@ static const struct {
     const char *backend, *precision;
     double tolerance;
 } instances[] = {{"ref", "fp64", 1e-10}, {"cpu", "fp32", 1e-5}};
+enum { ISLAND }; /* the stages' backend of this instance is ref with memory that is not host memory */
 
 /* Collective: a failure on one rank is everyone's, so that nobody waits for a rank that has given up. */
 #define AGREED(condition, ...)                                                                                \
@@ -37,21 +39,23 @@ static const struct {
 
 /* The whole model, and this stage's part of it. */
 typedef struct {
-    ra_backend *b;
+    ra_backend *host, *b; /* of the whole model, of the part */
     ra_model *whole, *part;
 } models;
 
-static ra_err open_models(const ra_grid *grid, const char *path, const char *backend, const char *precision, models *out)
+static ra_err open_models(const ra_grid *grid, const char *path, int instance, models *out)
 {
     ra_modelfile *file = NULL;
     ra_arch arch = {0};
     ra_part part;
     *out = (models){0};
-    ra_err err = ra_backend_open(backend, precision, 1, &out->b);
+    ra_err err = ra_backend_open(instances[instance].backend, instances[instance].precision, 1, &out->host);
+    if (err == RA_OK && instance == ISLAND) err = island_open(&out->b);
+    if (err == RA_OK && instance != ISLAND) out->b = out->host;
     if (err == RA_OK) err = ra_modelfile_open(path, &file);
     if (err == RA_OK) err = ra_arch_of(file, &arch);
     if (err == RA_OK) err = ra_grid_share(grid, &arch, &part);
-    if (err == RA_OK) err = ra_model_open(out->b, file, RA_FROZEN, NULL, 256, NULL, &out->whole);
+    if (err == RA_OK) err = ra_model_open(out->host, file, RA_FROZEN, NULL, 256, NULL, &out->whole);
     if (err == RA_OK) err = ra_model_open(out->b, file, RA_FROZEN, NULL, 256, &part, &out->part);
     ra_arch_free(&arch);
     ra_modelfile_close(file);
@@ -62,7 +66,8 @@ static void close_models(models *m)
 {
     ra_model_close(m->whole);
     ra_model_close(m->part);
-    if (m->b) ra_backend_close(m->b);
+    if (m->b && m->b != m->host) island_close(m->b);
+    if (m->host) ra_backend_close(m->host);
 }
 
 /* Sequences of a replica: of every length up to LONGEST, more than a pack's rows too. */
@@ -107,7 +112,7 @@ static const char *everywhere(const ra_comm *world, on_grid test)
 /* True where the model is too short for the grid, which is then said so. */
 static bool too_short(const ra_grid *grid, const char *model, int k, models *m, const char **failed)
 {
-    ra_err err = ra_comm_agree(&grid->world, open_models(grid, model, instances[k].backend, instances[k].precision, m));
+    ra_err err = ra_comm_agree(&grid->world, open_models(grid, model, k, m));
     *failed = NULL;
     if (err == RA_OK) return false;
     if (err != RA_ERR_ARG || grid->stages < 4 || !strstr(ra_error_message(), "grid.pipeline 4: the model has 3 layers"))
@@ -303,8 +308,8 @@ static const char *generations_on(const ra_grid *grid, const char *model, int k)
     texts *t = ra_calloc(1, sizeof *t);
     draw_texts(t, m.part->arch.vocabulary, grid->data.rank);
     /* near ties fall otherwise where a row of a product depends on the other rows */
-    if (k == 0 || m.b->row_independent) failed = compare_generations(grid, &m, t, 0.0);
-    if (!failed && (k == 0 || m.b->row_independent)) failed = compare_generations(grid, &m, t, 0.9);
+    if (k == ISLAND || m.b->row_independent) failed = compare_generations(grid, &m, t, 0.0);
+    if (!failed && (k == ISLAND || m.b->row_independent)) failed = compare_generations(grid, &m, t, 0.9);
     if (!failed) failed = generations_fail(grid, &m, t);
     ra_free(t);
     close_models(&m);
