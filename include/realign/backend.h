@@ -181,6 +181,10 @@ struct ra_backend {
     const char *library; /* what computes, for logs: "oneDNN 2.6.3"; the constructor's */
     bool host;           /* its memory is host memory: the processor may read and write it directly */
     bool widened; /* bf16 operands are widened to float32 before each product: there is no bf16 product for this processor */
+    struct {
+        size_t live, peak; /* bytes that alloc and the backend's own workspaces hold now, and held at most */
+        size_t capacity;   /* bytes there are for this rank; 0: not said, as of host memory, which others use too */
+    } memory;
     bool
         row_independent; /* a row of a product is bit for bit the same whatever other rows are multiplied with it; tried out at opening */
     void *state;
@@ -190,6 +194,8 @@ struct ra_backend {
  * `threads`: 0 = as OpenMP decides. RA_ERR_UNSUPPORTED names what there is. */
 ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out);
 void ra_backend_close(ra_backend *b);
+/* What such a backend would compute with: name, precision, types and their sizes; nothing is opened, and no operator is there. For plans. */
+ra_err ra_backend_outline(const char *name, const char *precision, ra_backend *out);
 /* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". The backend's. */
 const char *ra_backend_describe(const ra_backend *b);
 
@@ -202,7 +208,7 @@ ra_host_view ra_host_view_of(ra_backend *b, void *memory, size_t bytes);
 /* changed: what the processor wrote goes back. */
 void ra_host_view_end(ra_backend *b, ra_host_view *view, bool changed);
 
-/* Each backend's own constructor, called by the registry. */
+/* Each backend's own constructor, called by the registry, which has set name, precision and types. */
 ra_err ra_backend_ref_open(ra_backend *b);
 ra_err ra_backend_cpu_open(ra_backend *b, int threads);
 void ra_backend_ref_close(ra_backend *b);

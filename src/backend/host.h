@@ -7,4 +7,8 @@
 void ra_host_place_pack(ra_backend *b, ra_pack *pack);
 void ra_host_release_pack(ra_backend *b, ra_pack *pack);
 
+/* Counted memory, 64-byte aligned, not zeroed; its size stands in front of it. */
+void *ra_host_take(ra_backend *b, size_t bytes);
+void ra_host_release(ra_backend *b, void *memory);
+
 #endif
