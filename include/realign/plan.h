@@ -83,6 +83,12 @@ ra_err ra_plan_rank(const ra_plan_request *request, const ra_grid *grid, const r
 ra_err ra_plan_make(const ra_plan_request *request, ra_plan *out);
 void ra_plan_free(ra_plan *plan);
 
+/* The schedule that the request's backward passes (forward ones, where it keeps nothing) run by. */
+ra_pipeline_kind ra_plan_schedule(const ra_plan_request *request);
+/* FLOPs of a pack through every virtual stage, as the engine's slots take them (the head's forward pass is part of the last stage's backward slot): cost [out] (plan->split.stages), and their mean,
+ * whose `stage` is cost. For ra_schedule_time. */
+ra_schedule_costs ra_plan_costs(const ra_plan_request *request, const ra_plan *plan, ra_schedule_costs *cost);
+
 /* "recompute=inputs (21.3 GiB on the fullest rank), lora.enabled=true recompute=full (9.1 GiB ...), ...": changes with which every rank stays within `limit` bytes; first those that leave
  * the result as it is, then an adapter (`adapter_key`: the setting that gives one, NULL where it may not be), then more ranks. "nothing tried here fits" otherwise. Appends. */
 void ra_plan_suggest(const ra_plan_request *request, const char *adapter_key, size_t limit, ra_buf *out);

@@ -91,18 +91,28 @@ static bool try_ranks(ra_plan_request *q, size_t limit, size_t *bytes)
     return false;
 }
 
+/* More ranks, and the same changes as without them. */
+static bool differ_in_ranks_alone(const ra_plan_request *a, const ra_plan_request *b)
+{
+    const ra_grid_layout *x = &a->layout, *y = &b->layout;
+    return x->stages == y->stages && x->schedule == y->schedule && x->recompute == y->recompute && x->rows == y->rows;
+}
+
 void ra_plan_suggest(const ra_plan_request *request, const char *adapter_key, size_t limit, ra_buf *out)
 {
     ra_buf found = {0};
     size_t bytes;
-    ra_plan_request q = *request;
-    if (try_layouts(&q, limit, &bytes)) describe(request, &q, NULL, bytes, &found);
+    ra_plan_request q = *request, same_ranks;
+    const bool as_many = try_layouts(&q, limit, &bytes);
+    if (as_many) describe(request, &q, NULL, bytes, &found);
+    same_ranks = q;
     q = *request;
     q.training = RA_TRAIN_ADAPTER;
     if (adapter_key && request->training == RA_TRAIN_FULL && try_layouts(&q, limit, &bytes))
         describe(request, &q, adapter_key, bytes, &found);
     q = *request;
-    if (try_ranks(&q, limit, &bytes)) describe(request, &q, NULL, bytes, &found);
+    if (try_ranks(&q, limit, &bytes) && !(as_many && differ_in_ranks_alone(&q, &same_ranks)))
+        describe(request, &q, NULL, bytes, &found);
     ra_buf_adds(out, found.length ? found.data : "nothing that was tried here fits");
     ra_buf_free(&found);
 }

@@ -118,9 +118,35 @@ static void measure(ra_run *run)
     if (run->longest > run->rows) run->rows = run->longest;
 }
 
-ra_err ra_run_open_data(ra_run *run)
+static void guess_actions(ra_run *run)
+{
+    int64_t turn = 0;
+    for (int64_t i = 0; i < run->n; i++) {
+        bool out =
+            ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(run->s, ra_store_get(run->store, i).prompt_hash);
+        run->action[i] = out ? RA_ACTION_NONE : (int8_t)(turn++ % 3);
+    }
+}
+
+/* As read_actions, whatever is there. */
+static const char *read_or_guess_actions(ra_run *run)
+{
+    char *key = NULL;
+    const char *guess = NULL;
+    if (ra_run_read_actions(run->s, run->dir, run->store, run->action, &key) != RA_OK) {
+        guess_actions(run);
+        guess = "no triage yet: samples take turns in the three sets";
+    } else if (ra_corrections_apply(run->s, run->dir, run->store, run->action, key) != RA_OK) {
+        guess = "no corrections yet";
+    }
+    free(key);
+    return guess;
+}
+
+ra_err ra_run_open_data(ra_run *run, const char **guess)
 {
     const ra_settings *s = run->s;
+    if (guess) *guess = NULL;
     RA_TRY(ra_store_open(run->dir, &run->store));
     run->n = ra_store_count(run->store);
     run->action = ra_alloc((size_t)run->n, 1);
@@ -130,6 +156,8 @@ ra_err ra_run_open_data(ra_run *run)
                 ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, ra_store_get(run->store, i).prompt_hash);
             run->action[i] = out ? RA_ACTION_NONE : RA_ACTION_PAIR;
         }
+    } else if (guess) {
+        *guess = read_or_guess_actions(run);
     } else {
         RA_TRY(read_actions(run));
     }
@@ -186,7 +214,7 @@ static ra_err open_all(ra_run *run)
     RA_TRY(ra_grid_check(s, &run->grid));
     RA_TRY(ra_engine_configure(s, &run->engine));
     if (run->world->rank == 0) RA_TRY(check_tokenizer(run));
-    RA_TRY(ra_run_open_data(run));
+    RA_TRY(ra_run_open_data(run, NULL));
     struct {
         uint64_t store, actions, model;
     } parts = {ra_store_hash(run->store), ra_hash_bytes(run->action, (size_t)run->n).low, model_key(ra_set_text(s, "model"))};

@@ -36,8 +36,9 @@ typedef struct {
 /* Collective. Opens everything; with method dpo every usable sample is a pair and triage is not needed. Errors are the same on all ranks. */
 ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run);
 void ra_run_close(ra_run *run);
-/* Not collective. What is known of the data: store, actions, counts, sizes. Uses s and dir alone; of a run that was zeroed otherwise, ra_run_close_data frees it. */
-ra_err ra_run_open_data(ra_run *run);
+/* Not collective. What is known of the data: store, actions, counts, sizes. Uses s and dir alone; of a run that was zeroed otherwise, ra_run_close_data frees it. `guess`, for plans
+ * (NULL: none): what is not there yet is made up, and *guess says so in words, static; NULL where all is there: samples take turns in the three sets where there is no triage. */
+ra_err ra_run_open_data(ra_run *run, const char **guess);
 void ra_run_close_data(ra_run *run);
 /* Of `packs` packs, those of this rank's replica: they are dealt in turn. */
 int32_t ra_run_packs(const ra_run *run, int32_t packs);
