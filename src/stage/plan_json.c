@@ -64,6 +64,9 @@ ra_err ra_plan_view_json(const ra_plan_view *v, const char *path)
                   v->types.precision, "grid", "ranks", l->ranks, "data", l->ranks / l->stages, "pipeline", l->stages, "chunks",
                   l->chunks, "limit", (json_int_t)v->limit, "data", data_of(v), ra_memory_stage_name[0], stage_of(v, 0),
                   ra_memory_stage_name[1], stage_of(v, 1));
+    if (v->prepared)
+        json_object_set_new(root, "epoch",
+                            json_pack("{s:f, s:f, s:f}", "rows", v->rows, "steps", v->steps, "flops", v->epoch_flops));
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!text) return ra_fail(RA_ERR_FORMAT, "%s: the plan cannot be written as JSON", path);

@@ -105,9 +105,8 @@ static void write_work(const ra_plan_view *v, ra_memory_stage which, ra_buf *out
                               : "a sample",
                 p->rows);
     if (training && v->prepared) {
-        const double batch = (double)ra_set_int(v->s, "train.batch"), steps = ceil(v->samples / batch);
-        ra_buf_addf(out, "; %.0f steps and ", steps);
-        add_flops(out, p->flops / (v->rows / v->samples * fmin(batch, v->samples)) * v->rows);
+        ra_buf_addf(out, "; %.0f steps and ", v->steps);
+        add_flops(out, v->epoch_flops);
         ra_buf_adds(out, " an epoch, at most (conflicts of weight 0 are left out)");
     }
     ra_buf_adds(out, "\n");

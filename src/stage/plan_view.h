@@ -24,6 +24,8 @@ typedef struct {
     const char *guess;    /* what is made up, in words; NULL: nothing */
     ra_buf files;         /* where the data are not prepared: their files */
     double samples, rows; /* that train, and their rows; made up where `prepared` is not so: only their ratio means something */
+    double steps,
+        epoch_flops; /* of an epoch of training, at most: conflicts of weight 0 will be left out; 0 where nothing is prepared */
     ra_plan_stage stage[RA_MEMORY_STAGES];
     size_t limit;      /* 0: none */
     const char *whose; /* the limit's name */

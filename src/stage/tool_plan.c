@@ -228,6 +228,10 @@ static ra_err make_view(const ra_settings *s, const options *o, ra_plan_view *v)
     RA_TRY(find_data(v));
     v->limit = ra_memory_limit(s, NULL, &v->whose);
     for (ra_memory_stage i = 0; i < RA_MEMORY_STAGES; i++) RA_TRY(plan_stage(v, i));
+    if (!v->prepared) return RA_OK;
+    const ra_plan_stage *train = &v->stage[RA_MEMORY_OF_TRAINING];
+    v->steps = ceil(v->samples / (double)ra_set_int(s, "train.batch"));
+    v->epoch_flops = train->flops / train->rows * v->rows;
     return RA_OK;
 }
 

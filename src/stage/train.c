@@ -217,10 +217,11 @@ static int64_t take_batch(train *t, int64_t epoch, int64_t begin, ra_work **batc
     return end;
 }
 
-/* Packs every step to come, for what schedules hold depends on their number. */
+/* Packs the steps to come, for what schedules hold depends on the number of packs: all steps where it grows with them or has its ups and downs, else until one is long. */
 static ra_err list_passes(train *t, ra_pass_list *list)
 {
     ra_run *r = &t->run;
+    const bool bounded = r->engine.schedule == RA_PIPELINE_1F1B || r->engine.schedule == RA_PIPELINE_ZERO_BUBBLE;
     int64_t epoch = 0, begin = 0;
     for (int64_t step = 0; step < t->total; step++) {
         ra_work *batch;
@@ -230,8 +231,10 @@ static ra_err list_passes(train *t, ra_pass_list *list)
             ra_packing_make(r->store, batch, end - begin, r->rows, (int32_t)ra_set_int(r->s, "pack.minimum"), false, &packing);
         ra_free(batch);
         RA_TRY(err);
-        ra_pass_list_add(list, true, false, ra_run_packs(r, packing.packs));
+        const int32_t count = ra_run_packs(r, packing.packs);
+        ra_pass_list_add(list, true, false, count);
         ra_packing_free(&packing);
+        if (bounded && count >= 2 * r->grid.stages) break;
         epoch += end == t->n;
         begin = end == t->n ? 0 : end;
     }
