@@ -195,6 +195,10 @@ struct ra_backend {
         library; /* what computes, for logs: "oneDNN 2.6.3", "cuBLASLt 13.0, NVIDIA H100 80GB HBM3, device 0 of 4"; the constructor's */
     bool host;    /* its memory is host memory: the processor may read and write it directly */
     bool widened; /* bf16 operands are widened to float32 before each product: there is no bf16 product for this processor */
+    struct {
+        size_t live, peak; /* bytes that alloc and the backend's own workspaces hold now, and held at most */
+        size_t capacity;   /* bytes there are for this rank; 0: not said, as of host memory, which others use too */
+    } memory;
     bool
         row_independent; /* a row of a product is bit for bit the same whatever other rows are multiplied with it; tried out at opening */
     void *state;
@@ -206,6 +210,8 @@ ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_
 void ra_backend_close(ra_backend *b);
 /* Whether a backend of this name is part of this program. */
 bool ra_backend_built_in(const char *name);
+/* What such a backend would compute with: name, precision, types and their sizes; nothing is opened, and no operator is there. For plans. */
+ra_err ra_backend_outline(const char *name, const char *precision, ra_backend *out);
 /* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". The backend's. */
 const char *ra_backend_describe(const ra_backend *b);
 
@@ -218,7 +224,7 @@ ra_host_view ra_host_view_of(ra_backend *b, void *memory, size_t bytes);
 /* changed: what the processor wrote goes back. */
 void ra_host_view_end(ra_backend *b, ra_host_view *view, bool changed);
 
-/* Each backend's own constructor, called by the registry. */
+/* Each backend's own constructor, called by the registry, which has set name, precision and types. */
 ra_err ra_backend_ref_open(ra_backend *b);
 ra_err ra_backend_cpu_open(ra_backend *b, int threads);
 ra_err ra_backend_cuda_open(ra_backend *b, int threads); /* these three where it is built in */

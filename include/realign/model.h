@@ -30,6 +30,8 @@ typedef struct {
 ra_err ra_arch_parse(const char *json, const char *path, ra_arch *out);
 /* Of a model's files. */
 ra_err ra_arch_of(const ra_modelfile *file, ra_arch *out);
+/* Of a path as ra_modelfile_open takes it; of a directory config.json alone is read, and its weights need not be there. */
+ra_err ra_arch_read(const char *path, ra_arch *out);
 void ra_arch_free(ra_arch *arch);
 /* "llama: 30 layers, hidden 576, 9/3 heads of 64, ffn 1536, vocabulary 49152" */
 void ra_arch_describe(const ra_arch *arch, char *text, int n);
@@ -129,8 +131,17 @@ typedef struct {
  * `positions`: the longest sequence to come; 0: as long as config.json allows. */
 ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training training, const ra_lora_config *lora, int32_t positions,
                      const ra_part *part, ra_model **out);
-/* Shapes and offsets alone, without memory for parameters: b, arch, training, lora and part of *m are set; what a plan counts. Free with ra_model_close. */
+/* Shapes and offsets alone, without memory for parameters: b, arch, training, lora, part and rope_positions (0: as long as config.json allows) of *m are set; what a plan counts. Free
+ * with ra_model_close. */
 void ra_model_lay_out(ra_model *m);
+/* Bytes of backend memory that ra_model_open takes for a model laid out so. */
+typedef struct {
+    size_t masters, weights;         /* w_r, w_a; weights 0 where the masters are what products read */
+    size_t vectors;                  /* norm gains and biases */
+    size_t adapter_masters, adapter; /* likewise */
+    size_t rope;                     /* cosine and sine, half of it each */
+} ra_model_sizes;
+ra_model_sizes ra_model_sizes_of(const ra_model *m);
 void ra_model_close(ra_model *m);
 /* Copies of the layers' matrices in the backend's order for products with few rows, as decoding has them, as many layers as fit into `limit` bytes; the model must be frozen,
  * for they do not follow changes of the masters. Nothing where the backend has no such order, or where it was done before. Products with packed weights are used from

@@ -12,13 +12,31 @@ static ra_comm split(const ra_comm *world, int colour, int key)
     return part;
 }
 
+static ra_err check_stages(int32_t ranks, int32_t stages)
+{
+    if (stages >= 1 && ranks % stages == 0) return RA_OK;
+    return ra_fail(RA_ERR_ARG, "grid.pipeline: %d stages do not divide %d ranks; accepted: a divisor of the rank count", stages,
+                   ranks);
+}
+
+ra_err ra_grid_imagine(int32_t ranks, int32_t stages, int32_t rank, ra_grid *out)
+{
+    RA_TRY(check_stages(ranks, stages));
+    const int32_t stage = rank % stages;
+    const bool end = stages > 1 && (stage == 0 || stage == stages - 1);
+    *out = (ra_grid){.world = {MPI_COMM_NULL, rank, ranks},
+                     .data = {MPI_COMM_NULL, rank / stages, ranks / stages},
+                     .pipeline = {MPI_COMM_NULL, stage, stages},
+                     .ends = {MPI_COMM_NULL, end && stage > 0, end ? 2 : 0},
+                     .stage = stage,
+                     .stages = stages};
+    return RA_OK;
+}
+
 ra_err ra_grid_make(const ra_comm *world, int32_t stages, ra_grid *out)
 {
     *out = (ra_grid){.world = *world, .stages = stages};
-    if (stages < 1 || world->size % stages != 0) {
-        return ra_fail(RA_ERR_ARG, "grid.pipeline: %d stages do not divide %d ranks; accepted: a divisor of the rank count",
-                       stages, world->size);
-    }
+    RA_TRY(check_stages(world->size, stages));
     int32_t replica = world->rank / stages;
     out->stage = world->rank % stages;
     out->data = split(world, out->stage, replica);
