@@ -18,12 +18,15 @@ static __global__ void load_kernel(int transposed, const __nv_bfloat16 *x, uint3
     for (int i = 0; i < 8; i++) shared[8 * lane + i] = x[8 * lane + i];
     __syncwarp();
     uint32_t mine[4];
-    if (transposed) mma_load_transposed(mine, shared + 8 * lane);
-    else mma_load(mine, shared + 8 * lane);
+    if (transposed)
+        mma_load_transposed(mine, shared + 8 * lane);
+    else
+        mma_load(mine, shared + 8 * lane);
     for (int i = 0; i < 4; i++) r[4 * lane + i] = mine[i];
 }
 
-static __global__ void tiles_kernel(const __nv_bfloat16 *x, const __nv_bfloat16 *y, const __nv_bfloat16 *w, int rows, __nv_bfloat16 *z)
+static __global__ void tiles_kernel(const __nv_bfloat16 *x, const __nv_bfloat16 *y, const __nv_bfloat16 *w, int rows,
+                                    __nv_bfloat16 *z)
 {
     RA_DYNAMIC_SHARED(__nv_bfloat16, shared);
     ra_shared_ptr<__nv_bfloat16> x_tile = shared, y_tile = shared + 16 * 64, w_tile = y_tile + 32 * 64;

@@ -3,17 +3,13 @@
 #define CUDASIM_BLOCK_H
 #include "execution.h"
 
-#include <boost/context/fiber.hpp>
-#include <string>
 #include <vector>
 
 namespace cudasim {
 
 enum { WARP = warpSize, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP };
 
-struct worker { /* a fiber, and who goes on when it gives way */
-    boost::context::fiber fiber, scheduler;
-};
+struct worker;
 
 enum waiting { RUNS, AT_BARRIER, AT_WARP, ENDED };
 
@@ -41,7 +37,7 @@ struct warp {
     int arrived;
     const char *what;
     place at;
-    uint32_t interval; /* grows at every __syncwarp */
+    int interval; /* grows at every __syncwarp since the last barrier */
     alignas(16) unsigned char shown[2][WARP][WIDEST];
 };
 
@@ -62,10 +58,6 @@ extern const char *kernel_name;
 extern unsigned launch_number;
 extern size_t shared_limit; /* of this launch, static and dynamic together */
 extern size_t shared_used;  /* of static arrays in this launch, so far */
-extern long until_switch;
-
-/* Lets other threads run; this one stays ready. */
-void give_way();
 uint64_t draw(uint64_t below);
 bool seeded();
 

@@ -2,7 +2,9 @@
  * runs until it must wait; with another seed (1 unless set) blocks and threads go in random order and threads are interrupted at random accesses to
  * shared memory. */
 #include "block.h"
+#include "shared.h"
 
+#include <boost/context/detail/fcontext.hpp>
 #include <boost/context/protected_fixedsize_stack.hpp>
 #include <cstdarg>
 #include <cstdio>
@@ -19,9 +21,18 @@ const char *kernel_name;
 unsigned launch_number;
 size_t shared_limit, shared_used;
 long until_switch;
+uint64_t stamp, first_stamp;
 
 static void (*kernel_body)(void *);
 static void *kernel_context;
+using boost::context::detail::fcontext_t;
+using boost::context::detail::jump_fcontext;
+using boost::context::detail::transfer_t;
+
+struct worker { /* a fiber: where it goes on */
+    fcontext_t context;
+};
+static worker host_thread, *running = &host_thread;
 static std::vector<worker *> &all_workers = *new std::vector<worker *>; /* never destroyed: fibers cannot be unwound after main */
 static std::vector<worker *> &idle = *new std::vector<worker *>;
 static uint64_t random_state;
@@ -49,7 +60,7 @@ uint64_t draw(uint64_t below)
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % below;
+    return ((z ^ z >> 31) >> 32) * below >> 32; /* below is less than 2^32 */
 }
 
 static void arm_switch()
@@ -80,10 +91,18 @@ void fail(const char *format, ...)
     abort();
 }
 
-static void make_current(int t)
+static void set_stamp()
+{
+    stamp = (uint64_t)block.interval << STAMP_INTERVAL | (uint64_t)block.warps[block.current / WARP].interval << STAMP_WARP_INTERVAL |
+            (uint64_t)block.current << STAMP_THREAD;
+}
+
+static int make_current(int t)
 {
     block.current = t;
     threadIdx = index_of(t);
+    set_stamp();
+    return t;
 }
 
 static void make_ready(int t)
@@ -105,18 +124,39 @@ static int take_ready(int i)
     return t;
 }
 
+/* Everything that has a stack hands over to the next one itself; the one left writes down where the other goes on. */
+static void switch_to(worker *to)
+{
+    worker *from = running;
+    running = to;
+    transfer_t t = jump_fcontext(to->context, from);
+    static_cast<worker *>(t.data)->context = t.fctx;
+}
+
+static worker *idle_worker();
+
+/* On to another thread that is ready, or back to the host thread where there is none. */
+static void run_next()
+{
+    if (!block.ready_count) {
+        switch_to(&host_thread);
+        return;
+    }
+    thread &next = block.threads[make_current(take_ready(choose_ready()))];
+    if (!next.on) next.on = idle_worker();
+    if (next.on != running) switch_to(next.on);
+}
+
 static void suspend()
 {
     int self = block.current;
-    worker *w = block.threads[self].on;
-    w->scheduler = std::move(w->scheduler).resume();
+    run_next();
     make_current(self);
 }
 
 void give_way()
 {
     arm_switch();
-    if (block.ready_count == 0) return;
     make_ready(block.current);
     suspend();
 }
@@ -136,35 +176,36 @@ static void run_threads(worker *self)
         kernel_body(kernel_context);
         end_thread();
         if (block.ready_count) {
-            int i = choose_ready();
-            if (!block.threads[block.ready[i]].on) {
-                int next = take_ready(i);
+            int i = choose_ready(), next = block.ready[i];
+            if (!block.threads[next].on) {
+                take_ready(i);
                 block.threads[next].on = self;
                 make_current(next);
                 continue;
             }
         }
         idle.push_back(self);
-        self->scheduler = std::move(self->scheduler).resume();
+        run_next();
     }
+}
+
+static void begin_fiber(transfer_t t)
+{
+    static_cast<worker *>(t.data)->context = t.fctx;
+    run_threads(running);
 }
 
 static worker *idle_worker()
 {
-    if (idle.empty()) {
-        worker *made = new worker;
-        all_workers.push_back(made);
-        made->fiber = boost::context::fiber(std::allocator_arg, boost::context::protected_fixedsize_stack(STACK),
-                                            [made](boost::context::fiber &&scheduler) {
-                                                made->scheduler = std::move(scheduler);
-                                                run_threads(made);
-                                                return std::move(made->scheduler);
-                                            });
-        return made;
+    if (!idle.empty()) {
+        worker *w = idle.back();
+        idle.pop_back();
+        return w;
     }
-    worker *w = idle.back();
-    idle.pop_back();
-    return w;
+    boost::context::stack_context stack = boost::context::protected_fixedsize_stack(STACK).allocate();
+    worker *made = new worker{boost::context::detail::make_fcontext(stack.sp, stack.size, begin_fiber)};
+    all_workers.push_back(made);
+    return made;
 }
 
 /* Nobody can go on, and not all have ended: says who waits for what. */
@@ -195,7 +236,8 @@ static void begin_block(unsigned x, unsigned y, unsigned z)
     block.arrived = 0;
     block.first_interval = ++block.interval;
     if (block.interval > 0xfff00000u) fail("more barriers than the race detector counts");
-    for (int w = 0; w < block.count / WARP; w++) block.warps[w].arrived = 0;
+    first_stamp = (uint64_t)block.first_interval << STAMP_INTERVAL;
+    for (int w = 0; w < block.count / WARP; w++) block.warps[w].arrived = block.warps[w].interval = 0;
     block.ready_count = 0;
     for (int t = block.count - 1; t >= 0; t--) {
         thread &s = block.threads[t];
@@ -208,14 +250,7 @@ static void begin_block(unsigned x, unsigned y, unsigned z)
 
 static void run_block()
 {
-    while (block.ready_count) {
-        int t = take_ready(choose_ready());
-        thread &s = block.threads[t];
-        if (!s.on) s.on = idle_worker();
-        make_current(t);
-        worker *w = s.on;
-        w->fiber = std::move(w->fiber).resume();
-    }
+    run_next();
     for (int t = 0; t < block.count; t++) {
         if (block.threads[t].state != ENDED) fail_divergent();
     }
@@ -246,13 +281,18 @@ void run_blocks(dim3 grid, dim3 size, void (*body)(void *), void *context)
     }
 }
 
+static bool differs(const char *a, const char *b)
+{
+    return a != b && strcmp(a, b) != 0;
+}
+
 void barrier(place at)
 {
     thread &t = block.threads[block.current];
     if (block.arrived == 0) block.barrier_at = at;
     t.at = at;
     t.what = "__syncthreads";
-    if (at.line != block.barrier_at.line || strcmp(at.file, block.barrier_at.file) != 0) {
+    if (at.line != block.barrier_at.line || differs(at.file, block.barrier_at.file)) {
         fail("divergent __syncthreads (%s:%d): other threads are at the one of %s:%d", at.file, at.line, block.barrier_at.file,
              block.barrier_at.line);
     }
@@ -263,6 +303,8 @@ void barrier(place at)
     }
     block.arrived = 0;
     block.interval++;
+    for (int w = 0; w < block.count / WARP; w++) block.warps[w].interval = 0;
+    set_stamp();
     for (int i = block.count - 1; i >= 0; i--) {
         if (i != block.current) make_ready(i);
     }
@@ -279,7 +321,7 @@ void warp_barrier(const char *what, unsigned mask, bool orders_memory, place at)
     }
     t.at = at;
     t.what = what;
-    if (at.line != w.at.line || strcmp(what, w.what) != 0 || strcmp(at.file, w.at.file) != 0) {
+    if (at.line != w.at.line || differs(what, w.what) || differs(at.file, w.at.file)) {
         fail("divergent %s (%s:%d): other lanes of the warp are at %s (%s:%d)", what, at.file, at.line, w.what, w.at.file, w.at.line);
     }
     if (++w.arrived < WARP) {
@@ -288,7 +330,10 @@ void warp_barrier(const char *what, unsigned mask, bool orders_memory, place at)
         return;
     }
     w.arrived = 0;
-    if (orders_memory) w.interval++;
+    if (orders_memory) {
+        if (++w.interval >> (STAMP_INTERVAL - STAMP_WARP_INTERVAL)) fail("more calls of __syncwarp between two barriers than are counted");
+        set_stamp();
+    }
     int first = block.current / WARP * WARP;
     for (int i = first + WARP - 1; i >= first; i--) {
         if (i != block.current) make_ready(i);

@@ -20,6 +20,7 @@ void storage::resize(size_t bytes)
     if (bytes_.size() < bytes) bytes_.resize(bytes);
     size_t cells = (bytes + GRANULE - 1) / GRANULE;
     if (cell_.size() < cells) cell_.resize(cells);
+    cells_ = cell_.data();
 }
 
 storage *storage::enter(const char *name, size_t element)
@@ -34,29 +35,19 @@ storage *storage::enter(const char *name, size_t element)
     return this;
 }
 
-static bool read_before(const cell &c, unsigned self, uint32_t warp_interval)
+static bool same_warp(uint64_t a, uint64_t b)
 {
-    if (c.read_interval != block.interval) return true;
-    if (c.readers == 2) return false;
-    bool of_warp = c.reader / WARP == self / WARP;
-    if (c.readers == 1) return of_warp && c.read_warp_interval != warp_interval;
-    return c.reader == self || (of_warp && c.read_warp_interval != warp_interval);
+    return ((a ^ b) >> STAMP_WARP & 31) == 0;
 }
 
-static void note_read(cell &c, unsigned self, uint32_t warp_interval)
+static bool same_warp_interval(uint64_t a, uint64_t b)
 {
-    if (c.read_interval != block.interval) {
-        c.readers = 0;
-    } else if (c.reader / WARP != self / WARP) {
-        c.readers = 2;
-    } else if (c.read_warp_interval != warp_interval) {
-        if (c.readers == 1) c.readers = 0;
-    } else if (c.reader != self && c.readers == 0) {
-        c.readers = 1;
-    }
-    c.read_interval = block.interval;
-    c.read_warp_interval = warp_interval;
-    c.reader = (uint16_t)self;
+    return (a ^ b) >> STAMP_WARP_INTERVAL == 0;
+}
+
+static int thread_of(uint64_t a)
+{
+    return (int)(a >> STAMP_THREAD & 1023);
 }
 
 void storage::fail_at(int64_t offset, const char *verb, const char *why, ...) const
@@ -70,32 +61,42 @@ void storage::fail_at(int64_t offset, const char *verb, const char *why, ...) co
     fail("%s shared array '%s'[%lld]%s", verb, name_, index, reason);
 }
 
-void storage::watch(int64_t offset, size_t bytes, size_t alignment, bool write)
+void storage::fail_place(int64_t offset, size_t alignment, bool write) const
 {
-    if (--until_switch == 0) give_way();
     const char *verb = write ? "write to" : "read of";
-    if (offset < 0 || (size_t)offset + bytes > size_)
-        fail_at(offset, verb, " out of bounds: it has %zu elements of %zu bytes", size_ / element_, element_);
     if (((size_t)offset & (alignment - 1)) != 0)
         fail_at(offset, verb, ", at byte %lld, which is not aligned to %zu", (long long)offset, alignment);
-    const unsigned self = (unsigned)block.current;
-    const uint32_t warp_interval = block.warps[self / WARP].interval;
-    const char *race = write ? "race: write to" : "race: read of";
-    for (cell *c = &cell_[(size_t)offset / GRANULE], *last = c + (bytes - 1) / GRANULE; c <= last; c++) {
-        bool written = c->write_interval >= block.first_interval;
-        bool ordered = c->write_interval != block.interval || c->writer == self ||
-                       (c->writer / WARP == self / WARP && c->write_warp_interval != warp_interval);
-        if (written && !ordered) fail_at(offset, race, ", which thread %d wrote since the last barrier", c->writer);
-        if (write) {
-            if (!read_before(*c, self, warp_interval))
-                fail_at(offset, race, ", which %sthread %d read since the last barrier", c->readers ? "other threads and " : "", c->reader);
-            c->write_interval = block.interval;
-            c->write_warp_interval = warp_interval;
-            c->writer = (uint16_t)self;
-        } else {
-            if (!written) fail_at(offset, verb, ", which nobody wrote in this block");
-            note_read(*c, self, warp_interval);
-        }
+    fail_at(offset, verb, " out of bounds: it has %zu elements of %zu bytes", size_ / element_, element_);
+}
+
+void storage::judge_write(const cell &c, int64_t offset) const
+{
+    if (same_interval(c.write, stamp) && !same_thread(c.write, stamp) && !(same_warp(c.write, stamp) && !same_warp_interval(c.write, stamp)))
+        fail_at(offset, "race: write to", ", which thread %d wrote since the last barrier", thread_of(c.write));
+    if (!same_interval(c.read, stamp)) return;
+    bool one = (c.read & 3) == ONE && same_thread(c.read, stamp);
+    bool ordered = (c.read & 3) != OF_BLOCK && same_warp(c.read, stamp) && !same_warp_interval(c.read, stamp);
+    if (!one && !ordered)
+        fail_at(offset, "race: write to", ", which %sthread %d read since the last barrier", (c.read & 3) == ONE ? "" : "other threads and ",
+                thread_of(c.read));
+}
+
+void storage::judge_read(const cell &c, int64_t offset) const
+{
+    if (c.write < first_stamp) fail_at(offset, "read of", ", which nobody wrote in this block");
+    if (!(same_warp(c.write, stamp) && !same_warp_interval(c.write, stamp)))
+        fail_at(offset, "race: read of", ", which thread %d wrote since the last barrier", thread_of(c.write));
+}
+
+/* Another read in the same interval, by another thread or after a __syncwarp. */
+void storage::note_reader(cell &c)
+{
+    if (!same_warp(c.read, stamp)) {
+        c.read = stamp | OF_BLOCK;
+    } else if (!same_warp_interval(c.read, stamp)) {
+        c.read = stamp; /* what the warp read before is ordered before whatever it does now, and for other warps one reader is as bad as many */
+    } else if (!same_thread(c.read, stamp)) {
+        c.read = stamp | OF_WARP;
     }
 }
 
@@ -103,7 +104,7 @@ void copy_async(storage *to, int64_t offset, const void *from, size_t bytes)
 {
     if (bytes != 4 && bytes != 8 && bytes != 16) fail("an asynchronous copy of %zu bytes: 4, 8 or 16 are allowed", bytes);
     if ((uintptr_t)from % bytes != 0) fail("an asynchronous copy of %zu bytes from %p, which is not aligned to as many", bytes, from);
-    to->watch(offset, bytes, bytes, true);
+    to->watch_write(offset, bytes, bytes);
     memset(to->data() + offset, 0xff, bytes); /* a NaN, until the wait */
     thread &t = block.threads[block.current];
     pending_copy copy = {{to, offset}, {}, bytes, t.groups};
@@ -126,7 +127,7 @@ void copy_async_wait(int groups)
             t.copies[kept++] = c;
             continue;
         }
-        c.to.in->watch(c.to.offset, c.size, c.size, true);
+        c.to.in->watch_write(c.to.offset, c.size, c.size);
         memcpy(c.to.in->data() + c.to.offset, c.bytes, c.size);
     }
     t.copies.resize(kept);

@@ -9,14 +9,32 @@
 
 namespace cudasim {
 
-enum { GRANULE = 2 }; /* bytes of a cell; a 1-byte element shares its cell with a neighbour's and is refused */
+enum { GRANULE = 2 }; /* bytes of a cell; a 1-byte element would share its cell with a neighbour's and is refused */
 
+/* When and by whom: bits from the lowest on are how many read (see cell), thread, how many __syncwarp its warp has passed since the last barrier, how many
+ * barriers and blocks there have been. */
+enum { STAMP_THREAD = 2, STAMP_WARP = 7, STAMP_WARP_INTERVAL = 12, STAMP_INTERVAL = 32 };
+extern uint64_t stamp, first_stamp; /* of an access made now; the least one of this block */
+extern long until_switch;
+
+/* Lets other threads run; this one stays ready. */
+void give_way();
+
+enum { ONE = 0, OF_WARP = 1, OF_BLOCK = 2 };
 struct cell {
-    uint32_t write_interval, write_warp_interval; /* of the last write */
-    uint32_t read_interval, read_warp_interval;   /* of the last read */
-    uint16_t writer, reader;                      /* threads */
-    uint8_t readers;                              /* since then: 0 one thread, 1 several of a warp, 2 several warps */
+    uint64_t write; /* the last one */
+    uint64_t read;  /* the last one; in its lowest bits by whom there were reads in its intervals: ONE thread, several OF_WARP, or of the whole BLOCK */
 };
+
+static inline bool same_interval(uint64_t a, uint64_t b)
+{
+    return (a ^ b) >> STAMP_INTERVAL == 0;
+}
+
+static inline bool same_thread(uint64_t a, uint64_t b)
+{
+    return ((a ^ b) >> STAMP_THREAD & 1023) == 0;
+}
 
 class storage {
   public:
@@ -24,15 +42,46 @@ class storage {
     storage() = default;                                     /* dynamic shared memory */
     void resize(size_t bytes);
     storage *enter(const char *name, size_t element); /* at its declaration in a kernel, by every thread */
-    void watch(int64_t offset, size_t bytes, size_t alignment, bool write);
     char *data() { return bytes_.data(); }
+    void watch_write(int64_t offset, size_t bytes, size_t alignment)
+    {
+        begin(offset, bytes, alignment, true);
+        for (cell *c = cells_ + offset / GRANULE, *end = c + bytes / GRANULE; c < end; c++) {
+            bool unread = !same_interval(c->read, stamp) || (same_thread(c->read, stamp) && (c->read & 3) == ONE);
+            if (!unread || (same_interval(c->write, stamp) && !same_thread(c->write, stamp))) judge_write(*c, offset);
+            c->write = stamp;
+        }
+    }
+    void watch_read(int64_t offset, size_t bytes, size_t alignment)
+    {
+        begin(offset, bytes, alignment, false);
+        for (cell *c = cells_ + offset / GRANULE, *end = c + bytes / GRANULE; c < end; c++) {
+            if (c->write < first_stamp || (same_interval(c->write, stamp) && !same_thread(c->write, stamp))) judge_read(*c, offset);
+            if (!same_interval(c->read, stamp)) {
+                c->read = stamp;
+            } else if ((c->read & 3) != OF_BLOCK && c->read != stamp) {
+                note_reader(*c);
+            }
+        }
+    }
 
   private:
+    void begin(int64_t offset, size_t bytes, size_t alignment, bool write)
+    {
+        if (--until_switch == 0) give_way();
+        if ((uint64_t)offset >= size_ || size_ - (uint64_t)offset < bytes || ((uint64_t)offset & (alignment - 1)) != 0)
+            fail_place(offset, alignment, write);
+    }
+    [[noreturn]] void fail_place(int64_t offset, size_t alignment, bool write) const;
     [[noreturn]] void fail_at(int64_t offset, const char *verb, const char *why, ...) const __attribute__((format(printf, 4, 5)));
+    void judge_write(const cell &c, int64_t offset) const; /* returns where a __syncwarp orders the two */
+    void judge_read(const cell &c, int64_t offset) const;
+    static void note_reader(cell &c);
     const char *name_ = "";
     size_t element_ = 1, size_ = 0;
     unsigned launch_ = 0;
     bool fixed_ = false;
+    cell *cells_ = nullptr;
     std::vector<char> bytes_;
     std::vector<cell> cell_;
 };
@@ -46,7 +95,7 @@ template <class T> class shared_ref {
 
     value_type get() const
     {
-        in->watch(offset, sizeof(T), alignof(T), false);
+        in->watch_read(offset, sizeof(T), alignof(T));
         value_type value;
         memcpy(&value, in->data() + offset, sizeof value);
         return value;
@@ -54,7 +103,7 @@ template <class T> class shared_ref {
     void set(const value_type &value) const
     {
         static_assert(!std::is_const_v<T>, "write to shared memory declared const");
-        in->watch(offset, sizeof(T), alignof(T), true);
+        in->watch_write(offset, sizeof(T), alignof(T));
         memcpy(in->data() + offset, &value, sizeof value);
     }
 

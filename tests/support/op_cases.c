@@ -367,7 +367,7 @@ static void run_axpy(op_run *r, const op_case *c)
     {"attention", run_attention, .forest = F, .heads = H, .kv_heads = KV, .head_dim = D, .softcap = CAP, .window = W}, \
     {                                                                                                                  \
         "attention_grad", run_attention_grad, .forest = F, .heads = H, .kv_heads = KV, .head_dim = D, .softcap = CAP,  \
-                                              .window = W, .slack = 2                                                  \
+                                              .window = W, .slack = 2, .rounds = true                                  \
     }
 #define PREFIXED(F, NN, H, KV, D, CAP, W, P)                                                                           \
     {                                                                                                                  \

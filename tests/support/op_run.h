@@ -18,6 +18,7 @@ typedef enum { OP_A, OP_R, OP_DOUBLE, OP_HOST } op_kind;
 typedef struct {
     const char *name, *precision;
     double tolerance[4]; /* by op_kind */
+    double rounding;     /* factor for cases that round what they sum */
 } op_instance;
 
 /* The backends that the tests of operators run on; a new one is a new row. */
@@ -55,6 +56,7 @@ typedef struct op_case {
     const int32_t (*forest)[2]; /* (parent, length) of each segment, ends with length -1 */
     double spread;              /* factor on the inputs of attention, glu, norm and head operators; 0: 1 */
     double slack;               /* factor on the tolerance; 0: 1 */
+    bool rounds;                /* what it sums may be rounded to A first: the instance's factor applies too */
 } op_case;
 
 /* Whether the instance is tested by this program: its backend is built in and, of the arguments, one is its name, or there are none. */

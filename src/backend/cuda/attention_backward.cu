@@ -11,8 +11,9 @@ typedef __nv_bfloat16 bf16;
 /* ds = P (dP - D) cap' into dp and P into s, from scores in units of log 2 and dP: what does not see becomes 0. row_lse and row_delta give the two
  * constants, lse in units of log 2, of element i of column block n. */
 template <int N, class W, class L>
-static __device__ __forceinline__ void score_gradients(float (&s)[N][4], float (&dp)[N][4], const attention_call &call, const W &walk,
-                                                       bool masked, int first_row, int first_column, const L &constants)
+static __device__ __forceinline__ void score_gradients(float (&s)[N][4], float (&dp)[N][4], const attention_call &call,
+                                                       const W &walk, bool masked, int first_row, int first_column,
+                                                       const L &constants)
 {
     float slope = call.softcap > 0 ? 1 / (call.softcap * RA_LOG2E) : 0;
     attention_span seen[2] = {{0, 0}, {0, 0}};
@@ -26,7 +27,8 @@ static __device__ __forceinline__ void score_gradients(float (&s)[N][4], float (
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float2 lse_delta = constants.of(n, i);
-            float tanh = s[n][i] * slope, p = mma_exp2(s[n][i] - lse_delta.x), ds = p * (dp[n][i] - lse_delta.y) * (1 - tanh * tanh);
+            float tanh = s[n][i] * slope, p = mma_exp2(s[n][i] - lse_delta.x),
+                  ds = p * (dp[n][i] - lse_delta.y) * (1 - tanh * tanh);
             int column = first_column + 8 * n + 2 * (lane % 4) + i % 2;
             bool sees = !masked || (column >= seen[i / 2].low && column < seen[i / 2].high);
             s[n][i] = sees ? p : 0;
@@ -38,12 +40,18 @@ static __device__ __forceinline__ void score_gradients(float (&s)[N][4], float (
 /* lse and D side by side in shared memory, of a strip's rows or of the columns. */
 struct row_constants {
     ra_shared_ptr<float2> first;
-    __device__ __forceinline__ float2 of(int, int i) const { return first[mma_lane() / 4 + 8 * (i / 2)]; }
+    __device__ __forceinline__ float2 of(int, int i) const
+    {
+        return first[mma_lane() / 4 + 8 * (i / 2)];
+    }
 };
 
 struct column_constants {
     ra_shared_ptr<float2> first;
-    __device__ __forceinline__ float2 of(int n, int i) const { return first[8 * n + 2 * (mma_lane() % 4) + i % 2]; }
+    __device__ __forceinline__ float2 of(int n, int i) const
+    {
+        return first[8 * n + 2 * (mma_lane() % 4) + i % 2];
+    }
 };
 
 /* {lse in units of log 2, D} of a head's rows from `first` on, one a thread. */
@@ -81,8 +89,8 @@ static __device__ __forceinline__ void fetch_keys(ra_shared_ptr<bf16> stage, con
 
 template <int D, int WARPS, int STRIPS, int KEYS, int BLOCKS>
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
-    query_gradient(ra_attention_plan plan, attention_call call, const bf16 *qkv, const float *lse, const float *delta, const bf16 *dout,
-                   bf16 *dqkv)
+    query_gradient(ra_attention_plan plan, attention_call call, const bf16 *qkv, const float *lse, const float *delta,
+                   const bf16 *dout, bf16 *dqkv)
 {
     typedef query_tiles<D, WARPS, STRIPS, KEYS> T;
     RA_DYNAMIC_SHARED(bf16, shared);
@@ -158,15 +166,17 @@ template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES> struct key_tiles
 
 template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES>
 static __device__ __forceinline__ void fetch_queries(ra_shared_ptr<bf16> shared, int stage, const query_walk<QUERIES> &walk,
-                                                     const attention_call &call, const bf16 *qkv, const float *lse, const float *delta,
-                                                     const bf16 *dout)
+                                                     const attention_call &call, const bf16 *qkv, const float *lse,
+                                                     const float *delta, const bf16 *dout)
 {
     typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES> T;
     ra_shared_ptr<bf16> q_tile = shared + 2 * T::KEYS * D + stage * T::STAGE;
     tile_fetch<D, QUERIES, T::THREADS>(q_tile, qkv + (int64_t)walk.head * D, call.width, walk.at, walk.end);
-    tile_fetch<D, QUERIES, T::THREADS>(q_tile + QUERIES * D, dout + (int64_t)walk.head * D, (int64_t)call.heads * D, walk.at, walk.end);
+    tile_fetch<D, QUERIES, T::THREADS>(q_tile + QUERIES * D, dout + (int64_t)walk.head * D, (int64_t)call.heads * D, walk.at,
+                                       walk.end);
     mma_copy_commit();
-    fetch_constants(ra_shared_cast<float2>(shared, T::CONSTANTS) + stage * QUERIES, QUERIES, call, walk.head, lse, delta, walk.at, walk.end);
+    fetch_constants(ra_shared_cast<float2>(shared, T::CONSTANTS) + stage * QUERIES, QUERIES, call, walk.head, lse, delta, walk.at,
+                    walk.end);
 }
 
 /* Adds what the second warp of each pair has summed to the first one's. */
@@ -202,8 +212,8 @@ static __device__ __forceinline__ void add_halves(float (&c)[STRIPS][D / 8][4], 
 
 template <int D, int WARPS, int SPLIT, int STRIPS, int QUERIES, int PARTS, int BLOCKS>
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
-    key_gradient(ra_attention_plan plan, attention_call call, const bf16 *qkv, const float *lse, const float *delta, const bf16 *dout,
-                 bf16 *dqkv)
+    key_gradient(ra_attention_plan plan, attention_call call, const bf16 *qkv, const float *lse, const float *delta,
+                 const bf16 *dout, bf16 *dqkv)
 {
     typedef key_tiles<D, WARPS, SPLIT, STRIPS, QUERIES> T;
     RA_DYNAMIC_SHARED(bf16, shared);
@@ -227,7 +237,8 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
     int stage = 0;
     while (walk.live()) {
         query_walk<QUERIES> now = walk;
-        ra_shared_ptr<bf16> q_tile = shared + 2 * T::KEYS * D + stage * T::STAGE + half * T::COLUMNS * D, do_tile = q_tile + QUERIES * D;
+        ra_shared_ptr<bf16> q_tile = shared + 2 * T::KEYS * D + stage * T::STAGE + half * T::COLUMNS * D,
+                            do_tile = q_tile + QUERIES * D;
         column_constants constants = {ra_shared_cast<float2>(shared, T::CONSTANTS) + (stage * QUERIES + half * T::COLUMNS)};
         walk.advance();
         mma_copy_wait();
@@ -274,7 +285,8 @@ template <class A> __global__ void row_products(int64_t n, int head_dim, const A
     int64_t i = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (i >= n) return; /* whole warps */
     float sum = 0;
-    for (int j = threadIdx.x % 32; j < head_dim; j += 32) sum += as_float(out[i * head_dim + j]) * as_float(dout[i * head_dim + j]);
+    for (int j = threadIdx.x % 32; j < head_dim; j += 32)
+        sum += as_float(out[i * head_dim + j]) * as_float(dout[i * head_dim + j]);
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) delta[i] = sum;
 }
@@ -300,8 +312,8 @@ static void launch_keys(cudaStream_t stream, const ra_attention_plan *plan, cons
     RA_CUDA(cudaFuncSetAttribute(key_gradient<D, WARPS, SPLIT, STRIPS, QUERIES, PARTS, BLOCKS>,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, T::SHARED_BYTES));
     RA_LAUNCH((key_gradient<D, WARPS, SPLIT, STRIPS, QUERIES, PARTS, BLOCKS>),
-              (unsigned)plan->tiles * (unsigned)(T::CUTS * call.kv_heads), T::THREADS, T::SHARED_BYTES, stream, *plan, call, qkv, lse,
-              delta, dout, dqkv);
+              (unsigned)plan->tiles * (unsigned)(T::CUTS * call.kv_heads), T::THREADS, T::SHARED_BYTES, stream, *plan, call, qkv,
+              lse, delta, dout, dqkv);
 }
 
 size_t ra_cuda_attention_grad_workspace(int32_t rows, const ra_attention *shape)
@@ -314,9 +326,9 @@ static bool aligned(const void *p)
     return (uintptr_t)p % 16 == 0;
 }
 
-void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, int32_t rows, const ra_attention *shape,
-                            const void *qkv, const void *out, const void *lse, const void *dout, void *dqkv, void *workspace,
-                            size_t bytes)
+void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, int32_t rows,
+                            const ra_attention *shape, const void *qkv, const void *out, const void *lse, const void *dout,
+                            void *dqkv, void *workspace, size_t bytes)
 {
     (void)bytes;
     if (plan->tiles == 0) return;
@@ -326,10 +338,11 @@ void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_
     float *delta = (float *)workspace;
     const float *l = (const float *)lse;
     if (a == RA_DTYPE_BF16)
-        RA_LAUNCH((row_products<bf16>), blocks, WARPS * 32, 0, stream, n, shape->head_dim, (const bf16 *)out, (const bf16 *)dout, delta);
-    else
-        RA_LAUNCH((row_products<float>), blocks, WARPS * 32, 0, stream, n, shape->head_dim, (const float *)out, (const float *)dout,
+        RA_LAUNCH((row_products<bf16>), blocks, WARPS * 32, 0, stream, n, shape->head_dim, (const bf16 *)out, (const bf16 *)dout,
                   delta);
+    else
+        RA_LAUNCH((row_products<float>), blocks, WARPS * 32, 0, stream, n, shape->head_dim, (const float *)out,
+                  (const float *)dout, delta);
     if (!attention_has_tiles(a, shape->head_dim) || !aligned(qkv) || !aligned(dout) || !aligned(dqkv)) {
         attention_simple_grad(stream, a, plan, shape, qkv, l, delta, dout, dqkv);
         return;
@@ -338,18 +351,18 @@ void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_
     const bf16 *x = (const bf16 *)qkv, *dy = (const bf16 *)dout;
     bf16 *dx = (bf16 *)dqkv;
     switch (shape->head_dim) {
-        case 64:
-            launch_queries<64, 4, 2, 32, 2>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<64, 4, 1, 1, 32, DK | DV, 3>(stream, plan, call, x, l, delta, dy, dx);
-            break;
-        case 128:
-            launch_queries<128, 4, 2, 32, 2>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<128, 4, 1, 1, 32, DK | DV, 2>(stream, plan, call, x, l, delta, dy, dx);
-            break;
-        case 256: /* dK and dV of 16 keys do not fit into a warp's registers together */
-            launch_queries<256, 8, 1, 16, 1>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<256, 8, 2, 1, 32, DV, 1>(stream, plan, call, x, l, delta, dy, dx);
-            launch_keys<256, 8, 2, 1, 32, DK, 1>(stream, plan, call, x, l, delta, dy, dx);
-            break;
+    case 64:
+        launch_queries<64, 4, 2, 32, 2>(stream, plan, call, x, l, delta, dy, dx);
+        launch_keys<64, 4, 1, 1, 32, DK | DV, 3>(stream, plan, call, x, l, delta, dy, dx);
+        break;
+    case 128:
+        launch_queries<128, 4, 2, 32, 2>(stream, plan, call, x, l, delta, dy, dx);
+        launch_keys<128, 4, 1, 1, 32, DK | DV, 2>(stream, plan, call, x, l, delta, dy, dx);
+        break;
+    case 256: /* dK and dV of 16 keys do not fit into a warp's registers together */
+        launch_queries<256, 8, 1, 16, 1>(stream, plan, call, x, l, delta, dy, dx);
+        launch_keys<256, 8, 2, 1, 32, DV, 1>(stream, plan, call, x, l, delta, dy, dx);
+        launch_keys<256, 8, 2, 1, 32, DK, 1>(stream, plan, call, x, l, delta, dy, dx);
+        break;
     }
 }

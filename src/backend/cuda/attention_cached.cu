@@ -10,17 +10,32 @@ enum { CHUNK = 256, WARPS = 4, THREADS = WARPS * 32, UNROLL = 4 };
 /* VEC neighbouring elements as they are read. */
 template <class A, int VEC> struct packet {
     A x;
-    __device__ __forceinline__ void read(const A *from) { x = *from; }
-    __device__ __forceinline__ float at(int) const { return as_float(x); }
+    __device__ __forceinline__ void read(const A *from)
+    {
+        x = *from;
+    }
+    __device__ __forceinline__ float at(int) const
+    {
+        return as_float(x);
+    }
 };
 template <> struct packet<float, 4> {
     float4 x;
-    __device__ __forceinline__ void read(const float *from) { x = *(const float4 *)from; }
-    __device__ __forceinline__ float at(int i) const { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
+    __device__ __forceinline__ void read(const float *from)
+    {
+        x = *(const float4 *)from;
+    }
+    __device__ __forceinline__ float at(int i) const
+    {
+        return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
+    }
 };
 template <> struct packet<__nv_bfloat16, 8> {
     uint4 x;
-    __device__ __forceinline__ void read(const __nv_bfloat16 *from) { x = *(const uint4 *)from; }
+    __device__ __forceinline__ void read(const __nv_bfloat16 *from)
+    {
+        x = *(const uint4 *)from;
+    }
     __device__ __forceinline__ float at(int i) const
     {
         uint32_t pair = i / 2 == 0 ? x.x : i / 2 == 1 ? x.y : i / 2 == 2 ? x.z : x.w;
@@ -76,7 +91,8 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
             for (int i = 0; i < VEC; i++) {
                 int element = n * LANES * VEC + mine + i;
-                query[h][n][i] = h < heads && element < head_dim ? as_float(q[row * c.ldq + (first_head + h) * head_dim + element]) : 0;
+                query[h][n][i] =
+                    h < heads && element < head_dim ? as_float(q[row * c.ldq + (first_head + h) * head_dim + element]) : 0;
                 o[h][n][i] = 0;
             }
         }
@@ -192,8 +208,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 /* The chunks of one head of a row in their order. */
-template <class A>
-__global__ void add_chunks(attention_call call, const int32_t *length, const float *space, A *out, int chunks)
+template <class A> __global__ void add_chunks(attention_call call, const int32_t *length, const float *space, A *out, int chunks)
 {
     int64_t head = blockIdx.x;
     int keys = length[head / call.heads], first = first_seen(call, keys) / CHUNK, last = (keys - 1) / CHUNK;
@@ -256,19 +271,22 @@ template <class A, int VEC, int LANES, int N, int GROUP> static void launch(cons
     attention_call call = attention_call_of(x.shape);
     int parts = (call.group + GROUP - 1) / GROUP;
     dim3 grid((unsigned)x.rows * (unsigned)(call.kv_heads * parts), (unsigned)x.chunks);
-    RA_LAUNCH((cached_kernel<A, VEC, LANES, N, GROUP>), grid, THREADS, 0, x.stream, call, x.cache, (const A *)x.q, (const A *)x.memory,
-              (A *)x.out, x.space, parts, x.chunks);
+    RA_LAUNCH((cached_kernel<A, VEC, LANES, N, GROUP>), grid, THREADS, 0, x.stream, call, x.cache, (const A *)x.q,
+              (const A *)x.memory, (A *)x.out, x.space, parts, x.chunks);
     if (x.chunks > 1)
-        RA_LAUNCH((add_chunks<A>), (unsigned)x.rows * (unsigned)call.heads, 64, 0, x.stream, call, x.cache.length, x.space, (A *)x.out,
-                  x.chunks);
+        RA_LAUNCH((add_chunks<A>), (unsigned)x.rows * (unsigned)call.heads, 64, 0, x.stream, call, x.cache.length, x.space,
+                  (A *)x.out, x.chunks);
 }
 
 template <class A, int VEC, int LANES, int N> static void launch_group(const cached_arguments &x)
 {
     int group = x.shape->heads / x.shape->kv_heads;
-    if (group == 1) launch<A, VEC, LANES, N, 1>(x);
-    else if (group <= 4) launch<A, VEC, LANES, N, 4>(x);
-    else launch<A, VEC, LANES, N, 8>(x);
+    if (group == 1)
+        launch<A, VEC, LANES, N, 1>(x);
+    else if (group <= 4)
+        launch<A, VEC, LANES, N, 4>(x);
+    else
+        launch<A, VEC, LANES, N, 8>(x);
 }
 
 static bool in_packets(const void *memory, int64_t packet, int64_t head_dim, int64_t slot_stride, int64_t value_offset)
@@ -276,8 +294,8 @@ static bool in_packets(const void *memory, int64_t packet, int64_t head_dim, int
     return (uintptr_t)memory % 16 == 0 && head_dim % packet == 0 && slot_stride % packet == 0 && value_offset % packet == 0;
 }
 
-void ra_cuda_attention_cached(cudaStream_t stream, ra_dtype a, int32_t rows, const ra_attention *shape, const void *q, int64_t ldq,
-                              const void *cache, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
+void ra_cuda_attention_cached(cudaStream_t stream, ra_dtype a, int32_t rows, const ra_attention *shape, const void *q,
+                              int64_t ldq, const void *cache, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
                               const int32_t *length, void *out, void *workspace, size_t bytes)
 {
     (void)bytes;
@@ -285,17 +303,32 @@ void ra_cuda_attention_cached(cudaStream_t stream, ra_dtype a, int32_t rows, con
     bool bf16 = a == RA_DTYPE_BF16;
     int d = shape->head_dim, packet = bf16 ? 8 : 4;
     if (d > 256) RA_CUDA(cudaErrorInvalidValue);
-    cached_arguments x = {stream, rows, shape, {ldq, slot_stride, value_offset, slot, length}, q, cache, out, (float *)workspace,
+    cached_arguments x = {stream,
+                          rows,
+                          shape,
+                          {ldq, slot_stride, value_offset, slot, length},
+                          q,
+                          cache,
+                          out,
+                          (float *)workspace,
                           chunks_of(shape, value_offset)};
     bool whole = in_packets(cache, packet, d, slot_stride, value_offset);
-    if (bf16 && !whole) launch_group<__nv_bfloat16, 1, 32, 8>(x);
-    else if (bf16 && d > 128) launch_group<__nv_bfloat16, 8, 32, 1>(x);
-    else if (bf16 && d > 64) launch_group<__nv_bfloat16, 8, 16, 1>(x);
-    else if (bf16) launch_group<__nv_bfloat16, 8, 8, 1>(x);
-    else if (!whole) launch_group<float, 1, 32, 8>(x);
-    else if (d > 128) launch_group<float, 4, 32, 2>(x);
-    else if (d > 64) launch_group<float, 4, 32, 1>(x);
-    else launch_group<float, 4, 16, 1>(x);
+    if (bf16 && !whole)
+        launch_group<__nv_bfloat16, 1, 32, 8>(x);
+    else if (bf16 && d > 128)
+        launch_group<__nv_bfloat16, 8, 32, 1>(x);
+    else if (bf16 && d > 64)
+        launch_group<__nv_bfloat16, 8, 16, 1>(x);
+    else if (bf16)
+        launch_group<__nv_bfloat16, 8, 8, 1>(x);
+    else if (!whole)
+        launch_group<float, 1, 32, 8>(x);
+    else if (d > 128)
+        launch_group<float, 4, 32, 2>(x);
+    else if (d > 64)
+        launch_group<float, 4, 32, 1>(x);
+    else
+        launch_group<float, 4, 16, 1>(x);
 }
 
 template <class T>

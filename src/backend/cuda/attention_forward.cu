@@ -51,7 +51,8 @@ static __device__ __forceinline__ void update_softmax(float (&s)[N][4], running_
 
 template <int D, int WARPS, int STRIPS, int KEYS, int BLOCKS /* at a time on a multiprocessor, as registers go */>
 __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
-    forward_kernel(ra_attention_plan plan, attention_call call, attention_prefix<bf16> prefix, const bf16 *qkv, bf16 *out, float *lse)
+    forward_kernel(ra_attention_plan plan, attention_call call, attention_prefix<bf16> prefix, const bf16 *qkv, bf16 *out,
+                   float *lse)
 {
     typedef forward_tiles<D, WARPS, STRIPS, KEYS> T;
     RA_DYNAMIC_SHARED(bf16, shared);
@@ -112,7 +113,8 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
             inverse[high] = 1 / sum;
             int q = row + lane / 4 + 8 * high;
-            if (lse && lane % 4 == 0 && q < tile.end) lse[(int64_t)q * call.heads + head] = running[s].maximum[high] * RA_LN2 + logf(sum);
+            if (lse && lane % 4 == 0 && q < tile.end)
+                lse[(int64_t)q * call.heads + head] = running[s].maximum[high] * RA_LN2 + logf(sum);
         }
         tile_store<D>(o[s], inverse, own_q + 16 * s * D, out + ((int64_t)row * call.heads + head) * D, (int64_t)call.heads * D,
                       tile.end - row);
@@ -120,13 +122,14 @@ __global__ void __launch_bounds__(WARPS * 32, BLOCKS)
 }
 
 template <int D, int WARPS, int STRIPS, int KEYS, int BLOCKS>
-static void launch(cudaStream_t stream, const ra_attention_plan *plan, const attention_call &call, const attention_prefix<bf16> &prefix,
-                   const bf16 *qkv, bf16 *out, float *lse)
+static void launch(cudaStream_t stream, const ra_attention_plan *plan, const attention_call &call,
+                   const attention_prefix<bf16> &prefix, const bf16 *qkv, bf16 *out, float *lse)
 {
     typedef forward_tiles<D, WARPS, STRIPS, KEYS> T;
-    RA_CUDA(cudaFuncSetAttribute(forward_kernel<D, WARPS, STRIPS, KEYS, BLOCKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::SHARED_BYTES));
-    RA_LAUNCH((forward_kernel<D, WARPS, STRIPS, KEYS, BLOCKS>), (unsigned)plan->tiles * (unsigned)call.heads, T::THREADS, T::SHARED_BYTES, stream,
-              *plan, call, prefix, qkv, out, lse);
+    RA_CUDA(cudaFuncSetAttribute(forward_kernel<D, WARPS, STRIPS, KEYS, BLOCKS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 T::SHARED_BYTES));
+    RA_LAUNCH((forward_kernel<D, WARPS, STRIPS, KEYS, BLOCKS>), (unsigned)plan->tiles * (unsigned)call.heads, T::THREADS,
+              T::SHARED_BYTES, stream, *plan, call, prefix, qkv, out, lse);
 }
 
 bool attention_has_tiles(ra_dtype a, int head_dim)
@@ -151,8 +154,8 @@ void ra_cuda_attention(cudaStream_t stream, ra_dtype a, const ra_attention_plan 
     attention_call call = attention_call_of(shape);
     attention_prefix<bf16> given = attention_prefix_of<bf16>(prefix);
     switch (shape->head_dim) {
-        case 64: launch<64, 4, 2, 64, 2>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
-        case 128: launch<128, 4, 2, 64, 2>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
-        case 256: launch<256, 8, 1, 64, 1>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
+    case 64: launch<64, 4, 2, 64, 2>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
+    case 128: launch<128, 4, 2, 64, 2>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
+    case 256: launch<256, 8, 1, 64, 1>(stream, plan, call, given, (const bf16 *)qkv, (bf16 *)out, (float *)lse); break;
     }
 }

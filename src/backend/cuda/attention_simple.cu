@@ -15,7 +15,8 @@ static __host__ __device__ inline int pitch_of(int head_dim)
 
 /* Rows [first, first + TILE) into shared memory, zeros from `end` on and behind a row. */
 template <class A>
-static __device__ void fetch_tile(ra_shared_ptr<float> tile, int pitch, const A *matrix, int64_t stride, int head_dim, int first, int end)
+static __device__ void fetch_tile(ra_shared_ptr<float> tile, int pitch, const A *matrix, int64_t stride, int head_dim, int first,
+                                  int end)
 {
     for (int row = threadIdx.x / 32; row < TILE; row += WARPS) {
         for (int j = threadIdx.x % 32; j < pitch; j += 32)
@@ -29,7 +30,8 @@ static __device__ __forceinline__ float4 four(ra_shared_ptr<float> tile, int at)
 }
 
 /* s[r] = x[r] . y[lane] */
-static __device__ __forceinline__ void products(float (&s)[ROWS], ra_shared_ptr<float> x, ra_shared_ptr<float> y, int pitch, int head_dim)
+static __device__ __forceinline__ void products(float (&s)[ROWS], ra_shared_ptr<float> x, ra_shared_ptr<float> y, int pitch,
+                                                int head_dim)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
@@ -49,8 +51,8 @@ static __device__ __forceinline__ void products(float (&s)[ROWS], ra_shared_ptr<
 
 /* c[r] += sum_i p[r][i] y[i], a lane's elements */
 template <int C>
-static __device__ __forceinline__ void add_products(float (&c)[ROWS][C], ra_shared_ptr<float> p, ra_shared_ptr<float> y, int pitch,
-                                                    int head_dim)
+static __device__ __forceinline__ void add_products(float (&c)[ROWS][C], ra_shared_ptr<float> p, ra_shared_ptr<float> y,
+                                                    int pitch, int head_dim)
 {
     int lane = threadIdx.x % 32;
     for (int i = 0; i < TILE; i += 4) {
@@ -112,14 +114,15 @@ static __device__ __forceinline__ ra_attention_tile cut_of(const ra_attention_ti
 }
 
 template <class A, int C>
-__global__ void __launch_bounds__(THREADS) simple_forward(ra_attention_plan plan, attention_call call, attention_prefix<A> prefix,
-                                                          const A *qkv, A *out, float *lse)
+__global__ void __launch_bounds__(THREADS)
+    simple_forward(ra_attention_plan plan, attention_call call, attention_prefix<A> prefix, const A *qkv, A *out, float *lse)
 {
     RA_DYNAMIC_SHARED(float, shared);
     int head_dim = call.head_dim, pitch = pitch_of(call.head_dim), head = blockIdx.x % call.heads, kv = head / call.group;
     ra_attention_tile tile = cut_of(plan.query, blockIdx.x / call.heads);
     if (tile.row >= tile.end) return;
-    ra_shared_ptr<float> q_tile = shared, k_tile = q_tile + TILE * pitch, v_tile = k_tile + TILE * pitch, p_tile = v_tile + TILE * pitch;
+    ra_shared_ptr<float> q_tile = shared, k_tile = q_tile + TILE * pitch, v_tile = k_tile + TILE * pitch,
+                         p_tile = v_tile + TILE * pitch;
     int lane = threadIdx.x % 32, mine = threadIdx.x / 32 * ROWS; /* rows of this warp */
     fetch_tile(q_tile, pitch, qkv + (int64_t)head * head_dim, call.width, head_dim, tile.row, tile.end);
     float o[ROWS][C], maximum[ROWS], sum[ROWS];
@@ -159,8 +162,8 @@ __global__ void __launch_bounds__(THREADS) simple_forward(ra_attention_plan plan
         inverse[r] = 1 / total;
         if (lse && lane == 0 && q < tile.end) lse[(int64_t)q * call.heads + head] = maximum[r] + logf(total);
     }
-    store_rows(out + ((int64_t)(tile.row + mine) * call.heads + head) * head_dim, (int64_t)call.heads * head_dim, o, inverse, head_dim,
-               tile.end - tile.row - mine);
+    store_rows(out + ((int64_t)(tile.row + mine) * call.heads + head) * head_dim, (int64_t)call.heads * head_dim, o, inverse,
+               head_dim, tile.end - tile.row - mine);
 }
 
 /* P and dS of the warp's rows and this lane's column. */
@@ -192,8 +195,8 @@ __global__ void __launch_bounds__(THREADS) simple_query_gradient(ra_attention_pl
     int head_dim = call.head_dim, pitch = pitch_of(call.head_dim), head = blockIdx.x % call.heads, kv = head / call.group;
     ra_attention_tile tile = cut_of(plan.query, blockIdx.x / call.heads);
     if (tile.row >= tile.end) return;
-    ra_shared_ptr<float> q_tile = shared, do_tile = q_tile + TILE * pitch, k_tile = do_tile + TILE * pitch, v_tile = k_tile + TILE * pitch,
-                         ds_tile = v_tile + TILE * pitch;
+    ra_shared_ptr<float> q_tile = shared, do_tile = q_tile + TILE * pitch, k_tile = do_tile + TILE * pitch,
+                         v_tile = k_tile + TILE * pitch, ds_tile = v_tile + TILE * pitch;
     int lane = threadIdx.x % 32, mine = threadIdx.x / 32 * ROWS;
     int64_t out_width = (int64_t)call.heads * head_dim;
     fetch_tile(q_tile, pitch, qkv + (int64_t)head * head_dim, call.width, head_dim, tile.row, tile.end);
@@ -235,8 +238,8 @@ __global__ void __launch_bounds__(THREADS) simple_key_gradient(ra_attention_plan
     int head_dim = call.head_dim, pitch = pitch_of(call.head_dim), kv = blockIdx.x % call.kv_heads;
     ra_attention_tile tile = cut_of(plan.key, blockIdx.x / call.kv_heads);
     if (tile.row >= tile.end) return;
-    ra_shared_ptr<float> k_tile = shared, v_tile = k_tile + TILE * pitch, q_tile = v_tile + TILE * pitch, do_tile = q_tile + TILE * pitch,
-                         p_tile = do_tile + TILE * pitch, ds_tile = p_tile + TILE * TILE;
+    ra_shared_ptr<float> k_tile = shared, v_tile = k_tile + TILE * pitch, q_tile = v_tile + TILE * pitch,
+                         do_tile = q_tile + TILE * pitch, p_tile = do_tile + TILE * pitch, ds_tile = p_tile + TILE * TILE;
     int lane = threadIdx.x % 32, mine = threadIdx.x / 32 * ROWS;
     int64_t out_width = (int64_t)call.heads * head_dim, k_at = (int64_t)(call.heads + kv) * head_dim,
             v_at = k_at + (int64_t)call.kv_heads * head_dim;
@@ -289,8 +292,8 @@ static int shared_bytes(int head_dim, int tiles, int squares)
 }
 
 template <class A, int C>
-static void launch_forward(cudaStream_t stream, const ra_attention_plan *plan, const ra_attention *shape, const ra_cached_prefix *prefix,
-                           const void *qkv, void *out, float *lse)
+static void launch_forward(cudaStream_t stream, const ra_attention_plan *plan, const ra_attention *shape,
+                           const ra_cached_prefix *prefix, const void *qkv, void *out, float *lse)
 {
     int bytes = shared_bytes(shape->head_dim, 3, 1);
     RA_CUDA(cudaFuncSetAttribute(simple_forward<A, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
@@ -306,23 +309,29 @@ static void launch_gradients(cudaStream_t stream, const ra_attention_plan *plan,
     int bytes = shared_bytes(shape->head_dim, 4, 1), key_bytes = shared_bytes(shape->head_dim, 4, 2);
     RA_CUDA(cudaFuncSetAttribute(simple_query_gradient<A, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     RA_CUDA(cudaFuncSetAttribute(simple_key_gradient<A, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, key_bytes));
-    RA_LAUNCH((simple_query_gradient<A, C>), (unsigned)plan->tiles * (unsigned)(CUTS * call.heads), THREADS, bytes, stream, *plan, call,
-              (const A *)qkv, lse, delta, (const A *)dout, (A *)dqkv);
-    RA_LAUNCH((simple_key_gradient<A, C>), (unsigned)plan->tiles * (unsigned)(CUTS * call.kv_heads), THREADS, key_bytes, stream, *plan,
+    RA_LAUNCH((simple_query_gradient<A, C>), (unsigned)plan->tiles * (unsigned)(CUTS * call.heads), THREADS, bytes, stream, *plan,
               call, (const A *)qkv, lse, delta, (const A *)dout, (A *)dqkv);
+    RA_LAUNCH((simple_key_gradient<A, C>), (unsigned)plan->tiles * (unsigned)(CUTS * call.kv_heads), THREADS, key_bytes, stream,
+              *plan, call, (const A *)qkv, lse, delta, (const A *)dout, (A *)dqkv);
 }
 
 /* Calls launch<A, C>(...) with C * 32 >= head_dim; larger heads are a mistake of the caller's that a launch of nothing reports. */
-#define LAUNCH_FOR(launch, a, head_dim, ...)                                              \
-    do {                                                                                  \
+#define LAUNCH_FOR(launch, a, head_dim, ...)                                                \
+    do {                                                                                    \
         bool wide = (head_dim) > 64, wider = (head_dim) > 128, bf16 = (a) == RA_DTYPE_BF16; \
-        if ((head_dim) > 256) RA_CUDA(cudaErrorInvalidValue);                             \
-        if (bf16 && wider) launch<__nv_bfloat16, 8>(__VA_ARGS__);                         \
-        else if (bf16 && wide) launch<__nv_bfloat16, 4>(__VA_ARGS__);                     \
-        else if (bf16) launch<__nv_bfloat16, 2>(__VA_ARGS__);                             \
-        else if (wider) launch<float, 8>(__VA_ARGS__);                                    \
-        else if (wide) launch<float, 4>(__VA_ARGS__);                                     \
-        else launch<float, 2>(__VA_ARGS__);                                               \
+        if ((head_dim) > 256) RA_CUDA(cudaErrorInvalidValue);                               \
+        if (bf16 && wider)                                                                  \
+            launch<__nv_bfloat16, 8>(__VA_ARGS__);                                          \
+        else if (bf16 && wide)                                                              \
+            launch<__nv_bfloat16, 4>(__VA_ARGS__);                                          \
+        else if (bf16)                                                                      \
+            launch<__nv_bfloat16, 2>(__VA_ARGS__);                                          \
+        else if (wider)                                                                     \
+            launch<float, 8>(__VA_ARGS__);                                                  \
+        else if (wide)                                                                      \
+            launch<float, 4>(__VA_ARGS__);                                                  \
+        else                                                                                \
+            launch<float, 2>(__VA_ARGS__);                                                  \
     } while (0)
 
 void attention_simple(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,
@@ -331,8 +340,8 @@ void attention_simple(cudaStream_t stream, ra_dtype a, const ra_attention_plan *
     LAUNCH_FOR(launch_forward, a, shape->head_dim, stream, plan, shape, prefix, qkv, out, lse);
 }
 
-void attention_simple_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape, const void *qkv,
-                           const float *lse, const float *delta, const void *dout, void *dqkv)
+void attention_simple_grad(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,
+                           const void *qkv, const float *lse, const float *delta, const void *dout, void *dqkv)
 {
     LAUNCH_FOR(launch_gradients, a, shape->head_dim, stream, plan, shape, qkv, lse, delta, dout, dqkv);
 }

@@ -170,7 +170,7 @@ static __device__ __forceinline__ void tile_product_rows(float (&c)[STRIPS][COLU
                                                          ra_shared_ptr<__nv_bfloat16> y)
 {
     int lane = mma_lane(), matrix = lane / 8, row = lane % 8;
-#pragma unroll
+#pragma unroll 4 /* more of them at a time cost registers */
     for (int k = 0; k < D / 16; k++) {
         uint32_t a[STRIPS][4];
 #pragma unroll
