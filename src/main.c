@@ -26,6 +26,7 @@ static ra_err show_help(int argc, char **argv);
 
 static const command commands[] = {
     {"run", ra_stage_run, NULL, "all stages, each taken up where an earlier run left it"},
+    {"plan", NULL, ra_tool_plan, "what a run would take: layers, schedule, work, memory of every rank; computes nothing"},
     {"prepare", ra_stage_prepare, NULL, "preference rows to tokenised samples"},
     {"triage", ra_stage_triage, NULL, "the new policy's verdict on every pair: invert, punish or retain"},
     {"correct", ra_stage_correct, NULL, "corrections of Punish pairs: a column, a model or an endpoint; checked by the oracle"},

@@ -13,6 +13,7 @@
  * caller's duty, non-finite values pass through and are caught by the engine's checks. */
 #ifndef REALIGN_BACKEND_H
 #define REALIGN_BACKEND_H
+#include <realign/comm.h>
 #include <realign/dtype.h>
 #include <realign/error.h>
 #include <realign/pack.h>
@@ -21,6 +22,7 @@
 #include <stdint.h>
 
 typedef struct ra_backend ra_backend;
+typedef struct ra_link ra_link; /* a backend's own way between ranks */
 
 typedef enum { RA_GLU_SILU, RA_GLU_GELU_TANH } ra_glu;
 typedef enum { RA_NO_TRANSPOSE, RA_TRANSPOSE } ra_transpose;
@@ -173,6 +175,14 @@ struct ra_backend_ops {
     void (*adamw)(ra_backend *b, int64_t n, const ra_adamw *h, const void *g, void *m, void *v, void *w);
     /* y += s x */
     void (*axpy)(ra_backend *b, int64_t n, double s, const void *x, void *y);
+
+    /* ---- sums over ranks without a way through host memory, where the backend has one (NCCL between GPUs) ---- */
+    /* Collective over `comm`, which must outlive it. NULL, on all ranks, where there is none, or where these devices cannot be connected (said in the log). `what` names it in messages. */
+    ra_link *(*link_open)(ra_backend *b, const ra_comm *comm, const char *what);
+    void (*link_close)(ra_backend *b, ra_link *link);
+    /* Collective. The same ranges and bits as ra_comm_reduce_scatter_f32 and ra_comm_all_gather_f32. */
+    void (*link_reduce_scatter)(ra_backend *b, ra_link *link, float *values, int64_t n);
+    void (*link_all_gather)(ra_backend *b, ra_link *link, float *values, int64_t n);
 };
 
 struct ra_backend {
@@ -181,9 +191,14 @@ struct ra_backend {
     const char *precision; /* "fp64", "fp32", "tf32", "bf16" */
     ra_dtype a, r;
     size_t a_size, r_size;
-    const char *library; /* what computes, for logs: "oneDNN 2.6.3", "cuBLASLt 13.0, NVIDIA H100 80GB HBM3, device 0 of 4"; the constructor's */
-    bool host;           /* its memory is host memory: the processor may read and write it directly */
+    const char *
+        library; /* what computes, for logs: "oneDNN 2.6.3", "cuBLASLt 13.0, NVIDIA H100 80GB HBM3, device 0 of 4"; the constructor's */
+    bool host;    /* its memory is host memory: the processor may read and write it directly */
     bool widened; /* bf16 operands are widened to float32 before each product: there is no bf16 product for this processor */
+    struct {
+        size_t live, peak; /* bytes that alloc and the backend's own workspaces hold now, and held at most */
+        size_t capacity;   /* bytes there are for this rank; 0: not said, as of host memory, which others use too */
+    } memory;
     bool
         row_independent; /* a row of a product is bit for bit the same whatever other rows are multiplied with it; tried out at opening */
     void *state;
@@ -195,6 +210,8 @@ ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_
 void ra_backend_close(ra_backend *b);
 /* Whether a backend of this name is part of this program. */
 bool ra_backend_built_in(const char *name);
+/* What such a backend would compute with: name, precision, types and their sizes; nothing is opened, and no operator is there. For plans. */
+ra_err ra_backend_outline(const char *name, const char *precision, ra_backend *out);
 /* One line for logs: "cpu bf16: oneDNN 2.6.3, avx512_bf16, 2 threads". The backend's. */
 const char *ra_backend_describe(const ra_backend *b);
 
@@ -207,7 +224,7 @@ ra_host_view ra_host_view_of(ra_backend *b, void *memory, size_t bytes);
 /* changed: what the processor wrote goes back. */
 void ra_host_view_end(ra_backend *b, ra_host_view *view, bool changed);
 
-/* Each backend's own constructor, called by the registry. */
+/* Each backend's own constructor, called by the registry, which has set name, precision and types. */
 ra_err ra_backend_ref_open(ra_backend *b);
 ra_err ra_backend_cpu_open(ra_backend *b, int threads);
 ra_err ra_backend_cuda_open(ra_backend *b, int threads); /* these three where it is built in */

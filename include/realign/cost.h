@@ -11,6 +11,8 @@ typedef struct {
     double context;       /* keys that a row attends to on average, itself included */
     double head_share;    /* head rows a row of a pack: 1 where every token is scored, 0.8 where a fifth are prompts */
     double kl_share;      /* of them those of Retain samples, a row of a pack: they cost the reference's logits too */
+    ra_recompute recompute;
+    bool split; /* ra_keeping.split: gradients between products are kept too */
 } ra_workload;
 
 /* FLOPs a row of a pack, and sizes. */
@@ -19,7 +21,7 @@ typedef struct {
     double input;  /* backward pass: gradients of activations */
     double weight; /* backward pass: gradients of weights, or contraction */
     double
-        again; /* backward pass: what is computed a second time rather than kept: attention's scores, the head's logits. Work, but not necessary work */
+        again; /* backward pass: what is computed a second time rather than kept: attention's scores, the head's logits, what `recompute` says. Work, but not necessary work */
     int64_t parameters, trainable;
     int64_t kept_a,
         kept_r; /* elements of type A and R a row that the forward pass leaves for the backward pass, none where it does not follow */

@@ -7,6 +7,7 @@
 #include <realign/model.h>
 #include <realign/schedule.h>
 #include <realign/settings.h>
+#include <realign/split.h>
 #include <realign/timer.h>
 
 /* ---- grid: data x pipeline. Rank = replica * stages + stage: the stages of a replica are neighbours. ---- */
@@ -17,9 +18,20 @@ typedef struct {
     ra_comm ends;     /* first and last stage of a replica; size 0 on other ranks and where there is one stage */
     int32_t stage, stages;
 } ra_grid;
+/* Not collective. What ra_grid_make gives rank `rank` of `ranks`, without communicators: sizes and places alone, for plans. Nothing to free. */
+ra_err ra_grid_imagine(int32_t ranks, int32_t stages, int32_t rank, ra_grid *out);
 /* Collective over world. RA_ERR_ARG where `stages` does not divide the ranks. Free with ra_grid_free (collective). */
 ra_err ra_grid_make(const ra_comm *world, int32_t stages, ra_grid *out);
 void ra_grid_free(ra_grid *grid);
+/* Not collective. A grid of this rank alone, which calls no MPI; nothing to free. */
+ra_grid ra_grid_alone(void);
+/* Not collective. One run of layers for this rank's stage, as long as the others' but for one layer: what inference takes, whatever the model. RA_ERR_ARG where there are more stages than layers. */
+ra_err ra_grid_share(const ra_grid *grid, const ra_arch *arch, ra_part *out);
+/* Collective over grid->pipeline. The same code of error on all stages: ra_comm_agree, and nothing where there is one stage. */
+ra_err ra_grid_agree(const ra_grid *grid, ra_err mine);
+/* Collective over grid->pipeline: stage 0 calls the others to join in something, they wait until it does. What the words mean is the callers' affair. Nothing where there is one stage. */
+void ra_grid_call(const ra_grid *grid, int32_t word);
+int32_t ra_grid_await(const ra_grid *grid);
 /* Vectors in the trainable layout of a model that holds a stage's part. A tied embedding is on the first and on the last stage; what either has of its gradient is summed: collective
  * over grid->ends. Nothing where it is not tied or not trained. */
 void ra_grid_sum_tied(const ra_grid *grid, const ra_model *m, void *vector);
@@ -30,13 +42,48 @@ double ra_grid_sum_squares(const ra_grid *grid, const ra_model *m, const void *v
 ra_err ra_grid_check(const ra_settings *s, const ra_grid *grid);
 ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *arch, const ra_workload *work, ra_part *out);
 
-/* ---- a replica's computation ---- */
+/* How a model is laid over ranks: grid.* and what goes with it. */
 typedef struct {
-    int32_t rows;                 /* of a micro-batch's pack, at most */
-    bool keep;                    /* backward passes will follow */
-    ra_pipeline_kind schedule;    /* of passes with a backward */
-    ra_recompute recompute;       /* not with RA_PIPELINE_ZERO_BUBBLE */
+    int32_t ranks, stages, chunks; /* stages divides ranks */
+    const char *layers;            /* grid.layers; "": balanced by cost */
+    ra_pipeline_kind schedule;
+    ra_recompute recompute;
+    int32_t rows; /* pack.tokens */
+} ra_grid_layout;
+/* Not collective. From the settings, which must outlive it. */
+ra_err ra_grid_layout_of(const ra_settings *s, int32_t ranks, ra_grid_layout *out);
+/* Not collective. The layers of all virtual stages. Errors name the key. Free with ra_split_free. */
+ra_err ra_grid_split(const ra_grid_layout *layout, const ra_arch *arch, const ra_workload *work, ra_split *out);
+/* Not collective. A stage's part of a split. */
+ra_part ra_grid_part_of(const ra_split *split, int32_t stages, int32_t stage);
+
+/* ---- a replica's computation ---- */
+
+/* What a pass asks of an engine's memory. */
+typedef struct {
+    bool backward, contracts; /* contracts: its backward pass ends in products with tangents */
+    int32_t count;            /* micro-batches of this replica */
+} ra_pass_shape;
+
+typedef struct {
+    int32_t rows;              /* of a micro-batch's pack, at most */
+    bool keep;                 /* backward passes will follow */
+    ra_pipeline_kind schedule; /* of passes with a backward */
+    ra_recompute recompute;    /* not with RA_PIPELINE_ZERO_BUBBLE */
+    const ra_pass_shape *
+        pass; /* (passes) to come: room for them is made at once, and any other makes what it lacks when it comes; read by ra_engine_new alone */
+    int32_t passes; /* 0: one that is long enough to fill the pipeline */
 } ra_engine_config;
+
+/* Bytes of backend memory that ra_engine_new takes for a model laid out so. */
+typedef struct {
+    int32_t slots;      /* micro-batches (of a chunk's layers) whose activations are held at once */
+    int32_t inboxes;    /* receive buffers */
+    size_t activations; /* of all slots, and the gradient that the head begins */
+    size_t messages, head, dots;
+} ra_engine_sizes;
+/* Not collective. RA_ERR_ARG for settings that do not go together. */
+ra_err ra_engine_sizes_of(const ra_model *m, const ra_grid *grid, const ra_engine_config *config, ra_engine_sizes *out);
 
 /* One pass over micro-batches. Callbacks get `context`; those marked (last) are called on the last stage alone. */
 typedef struct {
@@ -61,8 +108,6 @@ typedef struct ra_engine ra_engine;
 /* The model must hold this rank's part. RA_ERR_ARG for settings that do not go together. */
 ra_err ra_engine_new(ra_model *m, const ra_grid *grid, const ra_engine_config *config, ra_timers *timers, ra_engine **out);
 void ra_engine_free(ra_engine *e);
-/* Backend memory that activations and the head take. */
-size_t ra_engine_bytes(const ra_engine *e);
 /* The reference's head for Retain rows, (V, hidden) A; NULL: the model's own, frozen. */
 void ra_engine_set_reference_head(ra_engine *e, const void *weight);
 /* Collective over grid->pipeline. Losses: eq. 3 for Retain items with a reference (0 without), else by `objective`; gradients are of sum_i weight_i L_i. Returns the lowest failing stage's
@@ -99,6 +144,12 @@ typedef struct {
     double min_lr_ratio;
 } ra_optimiser_config;
 
+/* Bytes of backend memory that ra_optimiser_new takes on a rank of `data` for a model laid out so. */
+typedef struct {
+    size_t gradient, moments;
+} ra_optimiser_sizes;
+ra_optimiser_sizes ra_optimiser_sizes_of(const ra_model *m, const ra_comm *data);
+/* Collective over grid->data. */
 ra_optimiser *ra_optimiser_new(ra_model *m, const ra_grid *grid, const ra_optimiser_config *config);
 void ra_optimiser_free(ra_optimiser *o);
 /* This rank's gradient, trainable layout, R: backward passes add to it. */

@@ -1,9 +1,11 @@
 /* The `judge` kind of oracle: a local model is asked whether a response complies with a policy that is given as text (doc/judge.md). Its answer is one token: the verdict
- * comes from the logits of the yes and no tokens after the question. A kind as <realign/oracle.h> has it; one rank computes, callers deal items to ranks.
+ * comes from the logits of the yes and no tokens after the question. A kind as <realign/oracle.h> has it; callers deal items to the replicas of a grid. In a pipeline every stage
+ * opens the judge and holds its part of the model; stage 0 judges, after it has called the others (ra_grid_call with RA_CALL_ORACLE), which answer with ops->follow.
  *
  * A margin depends on the item alone, not on what is judged beside it or before it, wherever a row of the backend's products does not depend on the other rows. */
 #ifndef REALIGN_JUDGE_H
 #define REALIGN_JUDGE_H
+#include <realign/engine.h>
 #include <realign/oracle.h>
 #include <realign/settings.h>
 #include <stdint.h>
@@ -15,6 +17,7 @@ typedef struct {
     const char *chat_template;          /* "auto": the tokenizer's own, or plain text where it has none; or a known name */
     const char *backend, *precision;    /* as ra_backend_open takes them */
     int threads;                        /* 0: as OpenMP decides */
+    const ra_grid *grid;                /* copied, its communicators must outlive the oracle; NULL: this rank alone */
     const char *const *yes, *const *no; /* words; each counts as it is and after a space, where that is one token */
     int n_yes, n_no;
     int32_t max_tokens;  /* the longest text the judge reads; the model's positions bound it too */
@@ -29,6 +32,9 @@ typedef struct {
 
 /* The values of oracle.judge.*, backend and run.threads; texts belong to `s`. The threshold is left at 0.5: it belongs to all oracles that have probabilities. */
 void ra_judge_config_read(const ra_settings *s, ra_judge_config *out);
+
+/* What stage 0 calls the other stages of its replica to (ra_grid_call). */
+enum { RA_CALL_END, RA_CALL_ORACLE, RA_CALL_CORRECTOR };
 
 /* Opens everything but the weights, which are read when the first item is judged: with a full cache of verdicts they never are. `policy_text`: what the judge reads as the
  * policy. Errors name the key, file and what would be accepted. ops->close frees the state and logs a summary. */

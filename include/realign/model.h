@@ -30,6 +30,8 @@ typedef struct {
 ra_err ra_arch_parse(const char *json, const char *path, ra_arch *out);
 /* Of a model's files. */
 ra_err ra_arch_of(const ra_modelfile *file, ra_arch *out);
+/* Of a path as ra_modelfile_open takes it; of a directory config.json alone is read, and its weights need not be there. */
+ra_err ra_arch_read(const char *path, ra_arch *out);
 void ra_arch_free(ra_arch *arch);
 /* "llama: 30 layers, hidden 576, 9/3 heads of 64, ffn 1536, vocabulary 49152" */
 void ra_arch_describe(const ra_arch *arch, char *text, int n);
@@ -129,8 +131,17 @@ typedef struct {
  * `positions`: the longest sequence to come; 0: as long as config.json allows. */
 ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training training, const ra_lora_config *lora, int32_t positions,
                      const ra_part *part, ra_model **out);
-/* Shapes and offsets alone, without memory for parameters: b, arch, training, lora and part of *m are set; what a plan counts. Free with ra_model_close. */
+/* Shapes and offsets alone, without memory for parameters: b, arch, training, lora, part and rope_positions (0: as long as config.json allows) of *m are set; what a plan counts. Free
+ * with ra_model_close. */
 void ra_model_lay_out(ra_model *m);
+/* Bytes of backend memory that ra_model_open takes for a model laid out so. */
+typedef struct {
+    size_t masters, weights;         /* w_r, w_a; weights 0 where the masters are what products read */
+    size_t vectors;                  /* norm gains and biases */
+    size_t adapter_masters, adapter; /* likewise */
+    size_t rope;                     /* cosine and sine, half of it each */
+} ra_model_sizes;
+ra_model_sizes ra_model_sizes_of(const ra_model *m);
 void ra_model_close(ra_model *m);
 /* Copies of the layers' matrices in the backend's order for products with few rows, as decoding has them, as many layers as fit into `limit` bytes; the model must be frozen,
  * for they do not follow changes of the masters. Nothing where the backend has no such order, or where it was done before. Products with packed weights are used from
@@ -201,17 +212,19 @@ typedef struct {
     int64_t slot_stride,
         value_offset; /* elements; a layer's slot holds positions x kv_heads x head_dim keys, then as many values */
     void **layer;     /* (the model's layers) A */
-    int32_t *length;  /* (slots) of the rows of a step, own token included */
+    int32_t *token, *position, *slot, *length; /* (slots) of the rows of a step, backend memory; length: own token included */
+    int32_t *host_length;
 } ra_kv_cache;
 ra_kv_cache *ra_kv_cache_new(const ra_model *m, int32_t slots, int32_t positions);
 void ra_kv_cache_free(ra_kv_cache *cache, const ra_model *m);
-/* Keys and values of a pack's rows: row i to position[i] of slot[i]; a negative slot is passed over. Used from a layer hook. */
+/* Keys and values of a pack's rows: row i to position[i] of slot[i], both in backend memory; a negative slot is passed over. Used from a layer hook. */
 void ra_kv_cache_store(const ra_model *m, ra_kv_cache *cache, int32_t layer, int32_t rows, const void *qkv, const int32_t *slot,
                        const int32_t *position);
-/* Forward over a pack whose tree t goes on from positions [0, length[t]) of slot[t] of the cache; pack->position goes on from there. */
+/* Forward over a pack whose tree t goes on from positions [0, length[t]) of slot[t] of the cache (both in backend memory); pack->position goes on from there. */
 void ra_model_forward_prefixed(ra_model *m, const ra_pack *pack, const ra_kv_cache *cache, const int32_t *slot,
                                const int32_t *length, ra_activations *acts);
-/* token[i] at position[i] of slot[i]; the residual stream is left in ra_activations_last(acts), row i. */
+/* token[i] at position[i] of slot[i], host arrays; the residual stream is left in ra_activations_last(acts), row i. Where the network begins on another rank, row i of
+ * ra_activations_entry is read in place of the token. */
 void ra_model_decode(ra_model *m, ra_kv_cache *cache, int32_t n, const int32_t *token, const int32_t *position,
                      const int32_t *slot, ra_activations *acts);
 

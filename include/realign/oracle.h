@@ -48,6 +48,8 @@ typedef struct {
     /* NULL, or told before a long job: all ranks together will put at most so many questions, with so many bytes of conversations and responses. For estimates of cost; an error (over a
      * budget) ends the job before anything is asked. */
     ra_err (*announce)(void *state, int64_t questions, int64_t bytes);
+    /* NULL, or, where several ranks compute a verdict together: on those that do not put the questions, takes part in one call of `judge`. */
+    ra_err (*follow)(void *state);
 } ra_oracle_ops;
 
 /* A kind, opened. */
@@ -102,6 +104,9 @@ void ra_oracle_set_noise(ra_oracle *oracle, double share, uint64_t seed);
 /* n verdicts in order. An item that cannot be judged (a column is missing, a pattern hits its limit, an answer cannot be read) has verdict -1 and names the
  * rule, if any; ra_oracle_problem says why the last one could not. On an error nothing is returned, but the cache holds what was heard until then. */
 ra_err ra_oracle_judge(ra_oracle *oracle, const ra_oracle_item *items, int n, ra_verdict *verdicts);
+/* Whether a member computes on several ranks together, where there are any; the one that does, takes part in what another rank's ra_oracle_judge asks of it. */
+bool ra_oracle_has_followers(const ra_oracle *oracle);
+ra_err ra_oracle_follow(ra_oracle *oracle);
 /* What costly kinds would be asked, by member; whole numbers alone, to be added over ranks. */
 typedef struct {
     int64_t questions[RA_MOST_ORACLES], bytes[RA_MOST_ORACLES];

@@ -91,10 +91,11 @@ void ra_schedule_free(ra_schedule *s);
 /* ---- analysis ---- */
 
 /* Times of one micro-batch through one chunk, any unit. backward: whole. */
-typedef struct {
+typedef struct ra_schedule_costs {
     double forward, backward, backward_input, backward_weight;
-    double latency;      /* from the end of a slot until its message has arrived at another rank */
-    const double *stage; /* (p v) factor of each virtual stage's times, or NULL: 1 */
+    double latency; /* from the end of a slot until its message has arrived at another rank */
+    const struct ra_schedule_costs
+        *stage; /* (p v) times of each virtual stage in place of the four above, for uneven stages; NULL: all alike */
 } ra_schedule_costs;
 
 typedef struct {

@@ -28,6 +28,9 @@ ra_err ra_tool_inspect(int argc, char **argv);
 ra_err ra_inspect_h5(const char *path);
 /* inspect DIR, of a cache of verdicts (oracle.cache): segments, records, shares, damage. */
 ra_err ra_inspect_verdicts(const char *dir);
+/* plan SETTINGS.yaml|MODEL [key=value ...] [--ranks N] [--schedule FILE.svg] [--json FILE]: what a run would take: data, layers, schedule, FLOPs, memory of every rank; computes nothing, needs no
+ * weights. Rank 0 alone. RA_ERR_DATA where grid.memory is less than is planned: the message says what would fit. */
+ra_err ra_tool_plan(int argc, char **argv);
 /* policy check [--show-text] POLICY [key=value ...]: validates a policy file and tries the oracle on the file's own examples; RA_ERR_DATA where one comes out
  * otherwise. Texts are hidden unless asked for. */
 ra_err ra_tool_policy(int argc, char **argv);

@@ -6,5 +6,11 @@
 /* Operators read the pack where it is. */
 void ra_host_place_pack(ra_backend *b, ra_pack *pack);
 void ra_host_release_pack(ra_backend *b, ra_pack *pack);
+/* None: MPI reads host memory itself. */
+ra_link *ra_host_link_open(ra_backend *b, const ra_comm *comm, const char *what);
+
+/* Counted memory, 64-byte aligned, not zeroed; its size stands in front of it. */
+void *ra_host_take(ra_backend *b, size_t bytes);
+void ra_host_release(ra_backend *b, void *memory);
 
 #endif

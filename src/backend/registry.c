@@ -134,20 +134,42 @@ static void describe(opened_backend *o)
              threads, threads == 1 ? "" : "s");
 }
 
+/* Fills in what is known of a backend before it is opened. */
+static ra_err outline(const char *name, const char *precision, const backend_row **row, ra_backend *b)
+{
+    *row = find_backend(name);
+    const char *chosen = *row ? find_precision(*row, precision) : NULL;
+    if (!chosen) return refuse(name, precision);
+    bool wide = !strcmp(chosen, "fp64"), narrow = !strcmp(chosen, "bf16");
+    b->name = (*row)->name;
+    b->precision = chosen;
+    b->r = wide ? RA_DTYPE_F64 : RA_DTYPE_F32;
+    b->a = narrow ? RA_DTYPE_BF16 : b->r;
+    b->a_size = ra_dtype_size(b->a);
+    b->r_size = ra_dtype_size(b->r);
+    return RA_OK;
+}
+
+ra_err ra_backend_outline(const char *name, const char *precision, ra_backend *out)
+{
+    const backend_row *row;
+    *out = (ra_backend){0};
+    return outline(name, precision, &row, out);
+}
+
 ra_err ra_backend_open(const char *name, const char *precision, int threads, ra_backend **out)
 {
     *out = NULL;
-    const backend_row *row = find_backend(name);
-    const char *chosen = row ? find_precision(row, precision) : NULL;
-    if (!chosen) return refuse(name, precision);
+    ra_backend known = {0};
+    const backend_row *row;
+    RA_TRY(outline(name, precision, &row, &known));
     opened_backend *o = ra_calloc(1, sizeof *o);
     o->row = row;
-    o->backend.name = row->name;
-    o->backend.precision = chosen;
+    o->backend = known;
     ra_err err = row->open(&o->backend, threads);
     if (err != RA_OK) {
         ra_free(o);
-        return ra_fail_in(err, "backend %s, precision %s", row->name, chosen);
+        return ra_fail_in(err, "backend %s, precision %s", row->name, known.precision);
     }
     describe(o);
     *out = &o->backend;

@@ -5,23 +5,6 @@
 
 #include <stdlib.h>
 
-static ra_err check(const ra_model *m, const ra_grid *grid, const ra_engine_config *c)
-{
-    bool split = c->keep && c->schedule == RA_PIPELINE_ZERO_BUBBLE;
-    if (split && c->recompute != RA_RECOMPUTE_NONE) {
-        return ra_fail(RA_ERR_ARG,
-                       "grid.schedule=zero-bubble keeps what recompute would make again; accepted: recompute=none, or "
-                       "another schedule");
-    }
-    if (m->part.chunks > 1 && grid->stages == 1)
-        return ra_fail(RA_ERR_ARG, "grid.chunks: one stage has one chunk of layers, not %d", m->part.chunks);
-    if (m->part.chunks > 1 && c->keep && c->schedule != RA_PIPELINE_INTERLEAVED) {
-        return ra_fail(RA_ERR_ARG, "grid.chunks: %d chunks a stage need grid.schedule=interleaved, not %s", m->part.chunks,
-                       ra_pipeline_kind_name[c->schedule]);
-    }
-    return RA_OK;
-}
-
 /* Makes room for `slots` micro-batches in flight. */
 static void make_slots(ra_engine *e, int32_t slots)
 {
@@ -29,10 +12,7 @@ static void make_slots(ra_engine *e, int32_t slots)
     ra_activations_free(e->acts);
     e->mb = ra_realloc(e->mb, (size_t)slots, sizeof(ra_microbatch *));
     for (; e->slots < slots; e->slots++) e->mb[e->slots] = ra_microbatch_new(e->config.rows);
-    ra_keeping keeping = {.keep = e->config.keep,
-                          .slots = slots,
-                          .recompute = e->config.recompute,
-                          .split = e->config.keep && e->config.schedule == RA_PIPELINE_ZERO_BUBBLE};
+    ra_keeping keeping = ra_engine_keeping(&e->config, slots);
     e->acts = ra_activations_new(e->m, e->config.rows, &keeping);
 }
 
@@ -41,8 +21,7 @@ static void make_inboxes(ra_engine *e, int32_t inboxes)
     if (e->wire && inboxes <= e->inboxes) return;
     ra_wire_free(e->wire);
     e->inboxes = inboxes;
-    e->wire =
-        ra_wire_new(e->m->b, &e->grid->pipeline, inboxes, (size_t)e->config.rows * (size_t)e->m->arch.hidden * e->m->b->r_size);
+    e->wire = ra_wire_new(e->m->b, &e->grid->pipeline, inboxes, ra_engine_stream_bytes(e->m, e->config.rows));
 }
 
 static bool contracts(const ra_pass *pass)
@@ -51,13 +30,12 @@ static bool contracts(const ra_pass *pass)
 }
 
 /* The table for a pass, and the room it takes on this rank. */
-static ra_err prepare(ra_engine *e, bool backward, bool contracting, int32_t count)
+static ra_err prepare(ra_engine *e, const ra_pass_shape *pass)
 {
-    ra_pipeline_kind kind = backward ? e->config.schedule : RA_PIPELINE_FORWARD;
-    if (contracting && kind == RA_PIPELINE_ZERO_BUBBLE) kind = RA_PIPELINE_1F1B; /* a contraction has no second part */
-    if (e->schedule.rank && e->schedule.kind == kind && e->schedule.micro_batches == count) return RA_OK;
+    ra_pipeline_kind kind = ra_engine_kind(&e->config, pass);
+    if (e->schedule.rank && e->schedule.kind == kind && e->schedule.micro_batches == pass->count) return RA_OK;
     ra_schedule_free(&e->schedule);
-    RA_TRY(ra_schedule_make(kind, e->grid->stages, count, e->m->part.chunks, &e->schedule));
+    RA_TRY(ra_schedule_make(kind, e->grid->stages, pass->count, e->m->part.chunks, &e->schedule));
     const ra_schedule_rank *own = &e->schedule.rank[e->grid->stage];
     make_slots(e, own->peak);
     make_inboxes(e, own->inboxes);
@@ -67,13 +45,15 @@ static ra_err prepare(ra_engine *e, bool backward, bool contracting, int32_t cou
 ra_err ra_engine_new(ra_model *m, const ra_grid *grid, const ra_engine_config *config, ra_timers *timers, ra_engine **out)
 {
     *out = NULL;
-    RA_TRY(check(m, grid, config));
+    ra_engine_sizes sizes;
+    RA_TRY(ra_engine_sizes_of(m, grid, config, &sizes));
     ra_engine *e = ra_calloc(1, sizeof *e);
     ra_backend *b = m->b;
     size_t rows = (size_t)config->rows;
     e->m = m;
     e->grid = grid;
     e->config = *config;
+    e->config.pass = NULL;
     e->timers = timers;
     if (m->last) {
         e->head = ra_head_new(m, config->rows);
@@ -81,17 +61,14 @@ ra_err ra_engine_new(ra_model *m, const ra_grid *grid, const ra_engine_config *c
         e->logp = ra_calloc(rows, sizeof(double));
         e->kl = ra_calloc(rows, sizeof(double));
         e->coefficient = ra_calloc(rows, sizeof(double));
-        if (config->keep) e->dx = b->ops->alloc(b, rows * (size_t)m->arch.hidden * b->r_size);
+        if (config->keep) e->dx = b->ops->alloc(b, ra_engine_stream_bytes(m, config->rows));
     }
     if (config->keep) {
-        e->row_dot = b->ops->alloc(b, rows * sizeof(double));
+        e->row_dot = b->ops->alloc(b, sizes.dots);
         e->host_dot = ra_calloc(rows, sizeof(double));
     }
-    ra_err err = prepare(e, config->keep, false, 2 * grid->stages);
-    if (err != RA_OK) {
-        ra_engine_free(e);
-        return err;
-    }
+    make_slots(e, sizes.slots);
+    make_inboxes(e, sizes.inboxes);
     *out = e;
     return RA_OK;
 }
@@ -118,17 +95,6 @@ void ra_engine_free(ra_engine *e)
     ra_free(e);
 }
 
-size_t ra_engine_bytes(const ra_engine *e)
-{
-    ra_keeping keeping = {.keep = e->config.keep,
-                          .slots = e->slots,
-                          .recompute = e->config.recompute,
-                          .split = e->config.keep && e->config.schedule == RA_PIPELINE_ZERO_BUBBLE};
-    size_t stream = (size_t)e->config.rows * (size_t)e->m->arch.hidden * e->m->b->r_size;
-    return ra_activations_bytes(e->m, e->config.rows, &keeping) + ra_wire_bytes(e->inboxes, stream) +
-           (e->head ? ra_head_bytes(e->m, e->config.rows) : 0) + (e->dx ? stream : 0);
-}
-
 void ra_engine_set_reference_head(ra_engine *e, const void *weight)
 {
     e->ref_head = weight;
@@ -150,7 +116,7 @@ static void walk(ra_engine *e, const ra_objective *objective, const ra_pass *pas
         default: ra_engine_backward_weight(e, pass, slot);
         }
     }
-    ra_wire_drain(e->wire);
+    if (e->grid->stages > 1) ra_wire_drain(e->wire);
 }
 
 /* What the last stage found and what every stage contributed, on all stages. */
@@ -207,7 +173,7 @@ static ra_err end_walk(ra_engine *e)
 ra_err ra_engine_run(ra_engine *e, const ra_objective *objective, const ra_pass *pass)
 {
     if (pass->count == 0) return RA_OK;
-    RA_TRY(prepare(e, pass->backward != NULL, contracts(pass), pass->count));
+    RA_TRY(prepare(e, &(ra_pass_shape){.backward = pass->backward != NULL, .contracts = contracts(pass), .count = pass->count}));
     e->outcome = ra_calloc((size_t)pass->count, sizeof *e->outcome);
     walk(e, objective, pass);
     share_outcomes(e, pass);
@@ -216,5 +182,5 @@ ra_err ra_engine_run(ra_engine *e, const ra_objective *objective, const ra_pass 
     for (int32_t i = 0; i < pass->count; i++) ra_free(e->outcome[i].logp);
     ra_free(e->outcome);
     e->outcome = NULL;
-    return e->grid->pipeline.size == 1 ? err : ra_comm_agree(&e->grid->pipeline, err);
+    return ra_grid_agree(e->grid, err);
 }

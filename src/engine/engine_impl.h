@@ -32,6 +32,13 @@ struct ra_engine {
     char *why;
 };
 
+/* engine_sizes.c */
+/* The schedule of a pass. */
+ra_pipeline_kind ra_engine_kind(const ra_engine_config *config, const ra_pass_shape *pass);
+ra_keeping ra_engine_keeping(const ra_engine_config *config, int32_t slots);
+/* Of the residual stream of a pack, which stages send each other. */
+size_t ra_engine_stream_bytes(const ra_model *m, int32_t rows);
+
 /* slots.c: what one slot of a schedule computes. */
 void ra_engine_forward(ra_engine *e, const ra_pass *pass, const ra_slot *slot, const ra_objective *objective);
 void ra_engine_backward(ra_engine *e, const ra_pass *pass, const ra_slot *slot, const ra_objective *objective);

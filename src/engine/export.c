@@ -246,8 +246,8 @@ ra_err ra_export(const ra_grid *grid, ra_model *m, const ra_modelfile *file, con
 {
     ra_err err = RA_OK;
     export e = {.m = m, .file = file, .kind = kind, .dtype = dtype};
-    ra_comm_bcast(&grid->world, &e.dtype, sizeof e.dtype,
-                  0); /* stages that look at their own tensors may have chosen differently */
+    /* a stage that chose by its own tensors may have chosen differently */
+    ra_comm_bcast(&grid->world, &e.dtype, sizeof e.dtype, 0);
     if (grid->data.rank == 0) err = export_replica(&grid->pipeline, &e, source, shard_bytes, dir);
     return ra_comm_agree(&grid->world, err);
 }

@@ -12,13 +12,31 @@ static ra_comm split(const ra_comm *world, int colour, int key)
     return part;
 }
 
+static ra_err check_stages(int32_t ranks, int32_t stages)
+{
+    if (stages >= 1 && ranks % stages == 0) return RA_OK;
+    return ra_fail(RA_ERR_ARG, "grid.pipeline: %d stages do not divide %d ranks; accepted: a divisor of the rank count", stages,
+                   ranks);
+}
+
+ra_err ra_grid_imagine(int32_t ranks, int32_t stages, int32_t rank, ra_grid *out)
+{
+    RA_TRY(check_stages(ranks, stages));
+    const int32_t stage = rank % stages;
+    const bool end = stages > 1 && (stage == 0 || stage == stages - 1);
+    *out = (ra_grid){.world = {MPI_COMM_NULL, rank, ranks},
+                     .data = {MPI_COMM_NULL, rank / stages, ranks / stages},
+                     .pipeline = {MPI_COMM_NULL, stage, stages},
+                     .ends = {MPI_COMM_NULL, end && stage > 0, end ? 2 : 0},
+                     .stage = stage,
+                     .stages = stages};
+    return RA_OK;
+}
+
 ra_err ra_grid_make(const ra_comm *world, int32_t stages, ra_grid *out)
 {
     *out = (ra_grid){.world = *world, .stages = stages};
-    if (stages < 1 || world->size % stages != 0) {
-        return ra_fail(RA_ERR_ARG, "grid.pipeline: %d stages do not divide %d ranks; accepted: a divisor of the rank count",
-                       stages, world->size);
-    }
+    RA_TRY(check_stages(world->size, stages));
     int32_t replica = world->rank / stages;
     out->stage = world->rank % stages;
     out->data = split(world, out->stage, replica);
@@ -35,6 +53,41 @@ void ra_grid_free(ra_grid *grid)
         if (parts[i]->size > 0) RA_MPI(MPI_Comm_free(&parts[i]->comm));
     }
     *grid = (ra_grid){0};
+}
+
+ra_grid ra_grid_alone(void)
+{
+    const ra_comm self = {.comm = MPI_COMM_SELF, .size = 1};
+    return (ra_grid){.world = self, .data = self, .pipeline = self, .ends = {.comm = MPI_COMM_NULL}, .stages = 1};
+}
+
+ra_err ra_grid_share(const ra_grid *grid, const ra_arch *arch, ra_part *out)
+{
+    *out = (ra_part){.chunks = 1};
+    if (grid->stages > arch->layers) {
+        return ra_fail(RA_ERR_ARG, "grid.pipeline %d: the model has %d layers, and a stage holds one at least", grid->stages,
+                       arch->layers);
+    }
+    out->chunk[0].first = (int32_t)((int64_t)arch->layers * grid->stage / grid->stages);
+    out->chunk[0].count = (int32_t)((int64_t)arch->layers * (grid->stage + 1) / grid->stages) - out->chunk[0].first;
+    return RA_OK;
+}
+
+ra_err ra_grid_agree(const ra_grid *grid, ra_err mine)
+{
+    return grid->stages == 1 ? mine : ra_comm_agree(&grid->pipeline, mine);
+}
+
+void ra_grid_call(const ra_grid *grid, int32_t word)
+{
+    if (grid->stages > 1) ra_comm_bcast(&grid->pipeline, &word, sizeof word, 0);
+}
+
+int32_t ra_grid_await(const ra_grid *grid)
+{
+    int32_t word;
+    ra_comm_bcast(&grid->pipeline, &word, sizeof word, 0);
+    return word;
 }
 
 /* The part of a stage's vector that is the tied embedding. */

@@ -12,7 +12,25 @@ struct ra_optimiser {
     int64_t size, begin, end, steps;
     void *gradient;  /* (size) R */
     void *moment[2]; /* (end - begin) R */
+    ra_link *link;   /* over the data dimension, where the backend has one */
 };
+
+/* The range whose moments a rank of `data` holds; the double-precision yardstick updates everything on every rank. */
+static void find_range(const ra_model *m, const ra_comm *data, int64_t *begin, int64_t *end)
+{
+    int64_t size = ra_model_trainable(m)->size;
+    bool sharded = m->b->r == RA_DTYPE_F32;
+    *begin = sharded ? ra_comm_range_begin(data, size, data->rank) : 0;
+    *end = sharded ? ra_comm_range_begin(data, size, data->rank + 1) : size;
+}
+
+ra_optimiser_sizes ra_optimiser_sizes_of(const ra_model *m, const ra_comm *data)
+{
+    int64_t begin, end;
+    find_range(m, data, &begin, &end);
+    return (ra_optimiser_sizes){.gradient = (size_t)ra_model_trainable(m)->size * m->b->r_size,
+                                .moments = 2 * (size_t)(end - begin) * m->b->r_size};
+}
 
 ra_optimiser *ra_optimiser_new(ra_model *m, const ra_grid *grid, const ra_optimiser_config *config)
 {
@@ -22,11 +40,11 @@ ra_optimiser *ra_optimiser_new(ra_model *m, const ra_grid *grid, const ra_optimi
     o->grid = grid;
     o->config = *config;
     o->size = ra_model_trainable(m)->size;
-    bool sharded = b->r == RA_DTYPE_F32; /* the double-precision yardstick updates everything on every rank */
-    o->begin = sharded ? ra_comm_range_begin(&grid->data, o->size, grid->data.rank) : 0;
-    o->end = sharded ? ra_comm_range_begin(&grid->data, o->size, grid->data.rank + 1) : o->size;
-    o->gradient = b->ops->alloc(b, (size_t)o->size * b->r_size);
-    for (int i = 0; i < 2; i++) o->moment[i] = b->ops->alloc(b, (size_t)(o->end - o->begin) * b->r_size);
+    find_range(m, &grid->data, &o->begin, &o->end);
+    ra_optimiser_sizes sizes = ra_optimiser_sizes_of(m, &grid->data);
+    o->gradient = b->ops->alloc(b, sizes.gradient);
+    for (int i = 0; i < 2; i++) o->moment[i] = b->ops->alloc(b, sizes.moments / 2);
+    if (b->r == RA_DTYPE_F32 && grid->data.size > 1) o->link = b->ops->link_open(b, &grid->data, "data");
     return o;
 }
 
@@ -34,6 +52,7 @@ void ra_optimiser_free(ra_optimiser *o)
 {
     if (!o) return;
     ra_backend *b = o->m->b;
+    if (o->link) b->ops->link_close(b, o->link);
     b->ops->release(b, o->gradient);
     for (int i = 0; i < 2; i++) b->ops->release(b, o->moment[i]);
     ra_free(o);
@@ -80,6 +99,10 @@ static void reduce(ra_optimiser *o, bool sharded)
 {
     ra_backend *b = o->m->b;
     if (o->grid->data.size == 1) return;
+    if (o->link) {
+        b->ops->link_reduce_scatter(b, o->link, o->gradient, o->size);
+        return;
+    }
     ra_host_view view = ra_host_view_of(b, o->gradient, (size_t)o->size * b->r_size);
     if (sharded) {
         ra_comm_reduce_scatter_f32(&o->grid->data, view.host, o->size);
@@ -93,6 +116,10 @@ static void share_masters(ra_optimiser *o)
 {
     ra_backend *b = o->m->b;
     if (o->grid->data.size == 1) return;
+    if (o->link) {
+        b->ops->link_all_gather(b, o->link, ra_model_masters(o->m), o->size);
+        return;
+    }
     ra_host_view view = ra_host_view_of(b, ra_model_masters(o->m), (size_t)o->size * b->r_size);
     ra_comm_all_gather_f32(&o->grid->data, view.host, o->size);
     ra_host_view_end(b, &view, true);

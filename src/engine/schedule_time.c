@@ -19,11 +19,12 @@ static int64_t cell(const ra_schedule *s, int32_t rank, int32_t chunk, int32_t m
 
 static double cost_of(const ra_schedule *s, const ra_schedule_costs *c, int32_t rank, const ra_slot *slot)
 {
+    if (c->stage) c = &c->stage[slot->chunk * s->ranks + rank];
     const double of[RA_SLOT_OPS] = {[RA_SLOT_FORWARD] = c->forward,
                                     [RA_SLOT_BACKWARD] = c->backward,
                                     [RA_SLOT_BACKWARD_INPUT] = c->backward_input,
                                     [RA_SLOT_BACKWARD_WEIGHT] = c->backward_weight};
-    return of[slot->op] * (c->stage ? c->stage[slot->chunk * s->ranks + rank] : 1.0);
+    return of[slot->op];
 }
 
 /* When everything that the slot reads is there; NAN: not yet. */

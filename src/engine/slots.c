@@ -6,11 +6,6 @@
 
 #include <string.h>
 
-static size_t stream_bytes(const ra_engine *e, const ra_microbatch *mb)
-{
-    return (size_t)mb->pack.rows * (size_t)e->m->arch.hidden * e->m->b->r_size;
-}
-
 /* Whether the network ends with this chunk of this rank. */
 static bool is_end(const ra_engine *e, const ra_slot *slot)
 {
@@ -92,13 +87,14 @@ void ra_engine_forward(ra_engine *e, const ra_pass *pass, const ra_slot *slot, c
         ra_timer_begin(e->timers, "pipeline wait");
         const void *x = ra_wire_wait(e->wire, slot->inbox);
         ra_timer_end(e->timers, "pipeline wait");
-        b->ops->copy(b, ra_activations_entry(e->acts, slot->activation), x, stream_bytes(e, mb));
+        b->ops->copy(b, ra_activations_entry(e->acts, slot->activation), x, ra_engine_stream_bytes(e->m, mb->pack.rows));
     }
     ra_timer_begin(e->timers, "forward");
     ra_model_forward(e->m, slot->chunk, &mb->pack, e->acts, slot->activation);
     const void *last = ra_activations_last(e->acts, slot->activation);
     ra_timer_end(e->timers, "forward");
-    if (slot->send.rank >= 0) ra_wire_send(e->wire, slot->send.rank, slot->send.tag, last, stream_bytes(e, mb));
+    if (slot->send.rank >= 0)
+        ra_wire_send(e->wire, slot->send.rank, slot->send.tag, last, ra_engine_stream_bytes(e->m, mb->pack.rows));
     if (is_end(e, slot) && !pass->backward) score(e, pass, slot->micro_batch, mb, last, objective);
 }
 
@@ -166,7 +162,8 @@ void ra_engine_backward(ra_engine *e, const ra_pass *pass, const ra_slot *slot, 
     ra_timer_begin(e->timers, "backward");
     ra_model_backward(e->m, slot->chunk, &mb->pack, e->acts, slot->activation, dx, &mode);
     ra_timer_end(e->timers, "backward");
-    if (slot->send.rank >= 0) ra_wire_send(e->wire, slot->send.rank, slot->send.tag, dx, stream_bytes(e, mb));
+    if (slot->send.rank >= 0)
+        ra_wire_send(e->wire, slot->send.rank, slot->send.tag, dx, ra_engine_stream_bytes(e->m, mb->pack.rows));
     if (contracts) add_dots(e, slot, mb);
 }
 

@@ -1,17 +1,21 @@
 #include "ask.h"
 
-#include "logits.h"
+#include "answers.h"
+#include "relay.h"
 
 #include <realign/mem.h>
 #include <realign/timer.h>
 
-#include <math.h>
 #include <string.h>
 
-enum { HEAD_ROWS = 64, HEAD_BLOCK = 8192 }; /* sequences and vocabulary entries of a product with the head: 2 MiB of logits */
+/* Orders to the stages behind the first: the pack that follows; publish what was found; the round is over. */
+enum { ORDER_PACK, ORDER_FINDINGS, ORDER_END };
+enum { PACK_WORDS = 5 }; /* order, rows, segments, trees, sequences; then the pack's arrays */
 
 struct ra_asker {
     ra_model *m;
+    ra_grid grid;
+    ra_relay *relay;
     ra_asking_counts counts;
     ra_answer_sink sink;
     void *context;
@@ -21,31 +25,36 @@ struct ra_asker {
     int32_t rows, capacity; /* the budget asked for; what is allocated now */
     ra_activations *acts;
     ra_pack pack;
-    int32_t *slot, *length; /* (trees) zeros, and how much of the root the tree goes on from */
-    int32_t asked;          /* sequences in the pack */
-    int64_t *id;            /* (asked) */
-    int32_t *last_row;      /* (asked) */
+    int32_t *length;                    /* (trees) how much of the root the tree goes on from */
+    int32_t *slot_there, *length_there; /* (rows) zeros; (trees); backend memory */
+    int32_t *order;                     /* the pack as words */
+    int32_t asked;                      /* sequences in the pack */
+    int32_t *last_row;                  /* (asked) */
+    int64_t *id;                        /* (asked) */
     int32_t answers;
-    ra_logits *logits;
-    void *answer_head; /* (answers, hidden) A: their rows of the head */
-    void *z;           /* (HEAD_ROWS, answers) R */
-    void *host;        /* the same, host memory */
-    double *logit;     /* (HEAD_ROWS, answers) */
-    double *maximum, *sum, *target_logit;
-    int32_t *no_target; /* (HEAD_ROWS) -1 */
+    ra_answer_reader *reader; /* of the last stage */
+    /* sequences that were run and not handed to the sink yet */
+    int64_t awaited, room;
+    int64_t *awaited_id; /* (awaited) of stage 0 */
+    double *found;       /* (awaited, answers + 1) logits, then log sum exp */
 };
 
 static void release_packs(ra_asker *a)
 {
+    ra_backend *b = a->m->b;
     ra_activations_free(a->acts);
+    b->ops->release_pack(b, &a->pack);
+    if (a->slot_there) b->ops->release(b, a->slot_there);
+    if (a->length_there) b->ops->release(b, a->length_there);
     void *memory[] = {a->pack.token, a->pack.position, a->pack.segment, a->pack.tree_begin,
-                      a->slot,       a->length,        a->id,           a->last_row};
+                      a->length,     a->order,         a->id,           a->last_row};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) ra_free(memory[i]);
 }
 
 /* Every sequence has a row of its own, and so a segment; every tree has a sequence. */
 static void allocate_packs(ra_asker *a, int32_t rows)
 {
+    ra_backend *b = a->m->b;
     size_t n = (size_t)rows;
     release_packs(a);
     a->capacity = rows;
@@ -54,16 +63,19 @@ static void allocate_packs(ra_asker *a, int32_t rows)
                         .position = ra_alloc(n, sizeof(int32_t)),
                         .segment = ra_alloc(n, sizeof(ra_segment)),
                         .tree_begin = ra_calloc(n + 1, sizeof(int32_t))};
-    a->slot = ra_calloc(n, sizeof(int32_t));
     a->length = ra_alloc(n, sizeof(int32_t));
+    a->slot_there = b->ops->alloc(b, n * sizeof(int32_t));
+    a->length_there = b->ops->alloc(b, n * sizeof(int32_t));
+    a->order = ra_alloc(PACK_WORDS + 7 * n + 1, sizeof(int32_t));
     a->id = ra_alloc(n, sizeof(int64_t));
     a->last_row = ra_alloc(n, sizeof(int32_t));
+    if (a->relay) ra_relay_make_room(a->relay, rows);
 }
 
 static void store_root(void *context, int32_t layer, const void *qkv)
 {
-    ra_asker *a = context; /* slot is all zeros */
-    ra_kv_cache_store(a->m, a->cache, layer, a->pack.rows, qkv, a->slot, a->pack.position);
+    ra_asker *a = context;
+    ra_kv_cache_store(a->m, a->cache, layer, a->pack.rows, qkv, a->slot_there, ra_pack_positions(&a->pack));
 }
 
 /* The root alone through the model; its keys and values stay in the cache. */
@@ -81,29 +93,22 @@ static void compute_root(ra_asker *a)
     p->segment[0] = (ra_segment){.parent = -1, .begin = 0, .end = a->root_count};
     p->tree_begin[0] = 0;
     p->tree_begin[1] = 1;
+    a->m->b->ops->place_pack(a->m->b, p);
+    ra_relay_enter(a->relay, p->rows, a->acts);
     ra_model_forward_hooked(a->m, p, a->acts, store_root, a);
+    ra_relay_leave(a->relay, p->rows, a->acts);
     p->rows = p->segments = p->trees = 0;
     a->counts.rows += a->root_count;
 }
 
-static void gather_answers(ra_asker *a, const int32_t *answer)
-{
-    ra_backend *b = a->m->b;
-    size_t width = (size_t)a->m->arch.hidden * b->a_size;
-    a->answer_head = b->ops->alloc(b, (size_t)a->answers * width);
-    for (int32_t i = 0; i < a->answers; i++) {
-        b->ops->copy(b, (char *)a->answer_head + (size_t)i * width,
-                     (const char *)a->m->w_a + (size_t)a->m->head * b->a_size + (size_t)answer[i] * width, width);
-    }
-}
-
-ra_asker *ra_asker_new(ra_model *m, int32_t rows, const int32_t *root, int32_t root_count, const int32_t *answer, int32_t answers,
-                       ra_answer_sink sink, void *context)
+/* ---- an asker ---- */
+ra_asker *ra_asker_new(ra_model *m, const ra_grid *grid, int32_t rows, const int32_t *root, int32_t root_count,
+                       const int32_t *answer, int32_t answers, ra_answer_sink sink, void *context)
 {
     ra_asker *a = ra_calloc(1, sizeof *a);
     double began = ra_now();
-    size_t n = (size_t)HEAD_ROWS * (size_t)answers;
     a->m = m;
+    a->grid = grid ? *grid : ra_grid_alone();
     a->sink = sink;
     a->context = context;
     a->rows = rows;
@@ -111,17 +116,9 @@ ra_asker *ra_asker_new(ra_model *m, int32_t rows, const int32_t *root, int32_t r
     a->root = ra_alloc((size_t)root_count, sizeof *a->root);
     if (root_count) memcpy(a->root, root, (size_t)root_count * sizeof *root);
     a->answers = answers;
-    a->logits = ra_logits_new(m, HEAD_ROWS, HEAD_BLOCK, false);
-    gather_answers(a, answer);
-    a->z = m->b->ops->alloc(m->b, n * m->b->r_size);
-    a->host = ra_alloc(n, m->b->r_size);
-    a->logit = ra_alloc(n, sizeof *a->logit);
-    a->maximum = ra_alloc(HEAD_ROWS, sizeof(double));
-    a->sum = ra_alloc(HEAD_ROWS, sizeof(double));
-    a->target_logit = ra_alloc(HEAD_ROWS, sizeof(double));
-    a->no_target = ra_alloc(HEAD_ROWS, sizeof(int32_t));
-    for (int32_t i = 0; i < HEAD_ROWS; i++) a->no_target[i] = -1;
+    if (m->last) a->reader = ra_answer_reader_new(m, answer, answers);
     allocate_packs(a, rows > root_count ? rows : root_count);
+    a->relay = ra_relay_new(m, &a->grid, a->capacity);
     compute_root(a);
     a->counts.seconds += ra_now() - began;
     return a;
@@ -130,14 +127,13 @@ ra_asker *ra_asker_new(ra_model *m, int32_t rows, const int32_t *root, int32_t r
 void ra_asker_free(ra_asker *a)
 {
     if (!a) return;
-    ra_backend *b = a->m->b;
+    ra_relay_free(a->relay);
     release_packs(a);
     ra_kv_cache_free(a->cache, a->m);
-    ra_logits_free(a->logits);
-    b->ops->release(b, a->answer_head);
-    b->ops->release(b, a->z);
-    void *memory[] = {a->root, a->host, a->logit, a->maximum, a->sum, a->target_logit, a->no_target};
-    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) ra_free(memory[i]);
+    ra_answer_reader_free(a->reader);
+    ra_free(a->root);
+    ra_free(a->awaited_id);
+    ra_free(a->found);
     ra_free(a);
 }
 
@@ -146,54 +142,171 @@ const ra_asking_counts *ra_asker_counts(const ra_asker *a)
     return &a->counts;
 }
 
-/* Answers of sequences [first, first + n) of the pack that was run. */
-static ra_err answer(ra_asker *a, int32_t first, int32_t n)
+/* ---- a pack ---- */
+static double *found_at(const ra_asker *a, int64_t sequence)
 {
-    ra_backend *b = a->m->b;
-    int64_t width = a->m->arch.hidden;
-    double cap = a->m->arch.final_softcap;
-    ra_logits_take(a->logits, n, a->last_row + first, ra_activations_last(a->acts, 0));
-    b->ops->gemm(b, RA_NO_TRANSPOSE, RA_TRANSPOSE, n, a->answers, width, ra_logits_states(a->logits), width, a->answer_head,
-                 width, false, true, a->z, a->answers);
-    b->ops->download(b, a->host, a->z, (size_t)n * (size_t)a->answers * b->r_size);
-    ra_dtype_convert(RA_DTYPE_F64, a->logit, b->r, a->host, (int64_t)n * a->answers);
-    for (int32_t i = 0; cap > 0.0 && i < n * a->answers; i++) a->logit[i] = cap * tanh(a->logit[i] / cap);
-    for (int32_t i = 0; i < n; i++) {
-        a->maximum[i] = -INFINITY;
-        a->sum[i] = 0.0;
-    }
-    for (int64_t v0 = 0, nv; v0 < a->m->arch.vocabulary; v0 += nv) {
-        const void *z = ra_logits_block(a->logits, v0, &nv);
-        b->ops->softmax_update(b, n, nv, v0, cap, z, a->no_target, a->maximum, a->sum, a->target_logit);
-    }
-    for (int32_t i = 0; i < n; i++)
-        RA_TRY(a->sink(a->context, a->id[first + i], a->logit + (int64_t)i * a->answers, a->maximum[i] + log(a->sum[i])));
-    return RA_OK;
+    return a->found + sequence * (a->answers + 1);
 }
 
-void ra_asker_clear(ra_asker *a)
+static void make_room(ra_asker *a, int64_t sequences)
+{
+    if (sequences <= a->room) return;
+    a->room = 2 * sequences;
+    double *found = ra_alloc((size_t)a->room * (size_t)(a->answers + 1), sizeof *found);
+    int64_t *id = ra_calloc((size_t)a->room, sizeof *id);
+    if (a->awaited) {
+        memcpy(found, a->found, (size_t)a->awaited * (size_t)(a->answers + 1) * sizeof *found);
+        memcpy(id, a->awaited_id, (size_t)a->awaited * sizeof *id);
+    }
+    ra_free(a->found);
+    ra_free(a->awaited_id);
+    a->found = found;
+    a->awaited_id = id;
+}
+
+/* The pack through this stage's layers; on the last one its answers too. */
+static void compute_pack(ra_asker *a)
+{
+    ra_backend *b = a->m->b;
+    ra_pack *p = &a->pack;
+    b->ops->place_pack(b, p);
+    b->ops->upload(b, a->length_there, a->length, (size_t)p->trees * sizeof *a->length);
+    ra_relay_enter(a->relay, p->rows, a->acts);
+    ra_model_forward_prefixed(a->m, p, a->cache, a->slot_there, a->length_there, a->acts);
+    ra_relay_leave(a->relay, p->rows, a->acts);
+    make_room(a, a->awaited + a->asked);
+    if (a->m->last)
+        ra_answer_reader_read(a->reader, a->asked, a->last_row, ra_activations_last(a->acts, 0), found_at(a, a->awaited));
+    a->awaited += a->asked;
+    a->counts.rows += p->rows;
+    a->counts.packs++;
+}
+
+static void forget_pack(ra_asker *a)
 {
     a->asked = a->pack.rows = a->pack.segments = a->pack.trees = 0;
 }
 
-ra_err ra_asker_flush(ra_asker *a)
+/* The pack's arrays but for the tokens, which only stage 0 reads, in the order in which they stand in an order. */
+static int32_t exchange_arrays(ra_asker *a, int32_t *word, bool write)
+{
+    const ra_pack *p = &a->pack;
+    const struct {
+        void *array;
+        int32_t words;
+    } part[] = {{p->position, p->rows},
+                {p->segment, p->segments * (int32_t)(sizeof *p->segment / sizeof *word)},
+                {p->tree_begin, p->trees + 1},
+                {a->length, p->trees},
+                {a->last_row, a->asked}};
+    int32_t used = 0;
+    for (size_t i = 0; i < sizeof part / sizeof part[0]; used += part[i++].words) {
+        if (part[i].words == 0) continue;
+        memcpy(write ? word + used : part[i].array, write ? part[i].array : word + used, (size_t)part[i].words * sizeof *word);
+    }
+    return used;
+}
+
+static void order_pack(ra_asker *a)
+{
+    if (a->grid.stages == 1) return;
+    const int32_t head[PACK_WORDS] = {ORDER_PACK, a->pack.rows, a->pack.segments, a->pack.trees, a->asked};
+    memcpy(a->order, head, sizeof head);
+    ra_relay_order(a->relay, a->order, PACK_WORDS + exchange_arrays(a, a->order + PACK_WORDS, true));
+}
+
+static void take_pack(ra_asker *a, const int32_t *word, int32_t words)
+{
+    if (word[1] > a->capacity) allocate_packs(a, word[1]);
+    a->pack.rows = word[1];
+    a->pack.segments = word[2];
+    a->pack.trees = word[3];
+    a->asked = word[4];
+    memcpy(a->order, word, (size_t)words * sizeof *word);
+    exchange_arrays(a, a->order + PACK_WORDS, false);
+}
+
+/* Everything that was run goes to the sink, which may end it. */
+static ra_err hand_out(ra_asker *a)
+{
+    ra_err err = RA_OK;
+    for (int64_t i = 0; i < a->awaited && err == RA_OK; i++)
+        err = a->sink(a->context, a->awaited_id[i], found_at(a, i), found_at(a, i)[a->answers]);
+    a->awaited = 0;
+    return err;
+}
+
+static void share_findings(ra_asker *a)
+{
+    size_t bytes = (size_t)a->awaited * (size_t)(a->answers + 1) * sizeof *a->found;
+    if (a->m->last) {
+        ra_relay_publish(a->relay, a->found, bytes);
+    } else {
+        ra_relay_hear(a->relay, a->found, bytes);
+    }
+}
+
+/* On stage 0. With one stage answers are there at once; in a pipeline they are asked for when the packs are on their way. */
+static ra_err run_pack(ra_asker *a)
 {
     if (!a->asked) return RA_OK;
     double began = ra_now();
-    ra_pack *p = &a->pack;
-    int32_t asked = a->asked;
-    p->tree_begin[p->trees] = p->segments;
-    ra_model_forward_prefixed(a->m, p, a->cache, a->slot, a->length, a->acts);
-    a->counts.rows += p->rows;
-    a->counts.packs++;
-    ra_asker_clear(a);
-    ra_err err = RA_OK;
-    for (int32_t i = 0; i < asked && err == RA_OK; i += HEAD_ROWS)
-        err = answer(a, i, asked - i < HEAD_ROWS ? asked - i : HEAD_ROWS);
+    int64_t first = a->awaited;
+    a->pack.tree_begin[a->pack.trees] = a->pack.segments;
+    order_pack(a);
+    compute_pack(a);
+    memcpy(a->awaited_id + first, a->id, (size_t)a->asked * sizeof *a->id);
+    forget_pack(a);
+    ra_err err = a->grid.stages == 1 ? hand_out(a) : RA_OK;
     a->counts.seconds += ra_now() - began;
     return err;
 }
 
+static ra_err take_answers(ra_asker *a)
+{
+    const int32_t order = ORDER_FINDINGS;
+    if (a->awaited == 0) return RA_OK;
+    double began = ra_now();
+    ra_relay_order(a->relay, &order, 1);
+    share_findings(a);
+    ra_err err = hand_out(a);
+    a->counts.seconds += ra_now() - began;
+    return err;
+}
+
+ra_err ra_asker_flush(ra_asker *a)
+{
+    RA_TRY(run_pack(a));
+    return take_answers(a);
+}
+
+ra_err ra_asker_end(ra_asker *a)
+{
+    const int32_t order = ORDER_END;
+    forget_pack(a);
+    ra_err err = take_answers(a);
+    if (a->grid.stages > 1) ra_relay_order(a->relay, &order, 1);
+    return err;
+}
+
+void ra_asker_follow(ra_asker *a)
+{
+    for (;;) {
+        int32_t words;
+        const int32_t *order = ra_relay_next(a->relay, &words);
+        if (*order == ORDER_END) return;
+        if (*order == ORDER_PACK) {
+            take_pack(a, order, words);
+            compute_pack(a);
+            forget_pack(a);
+        } else {
+            share_findings(a);
+            a->awaited = 0;
+        }
+    }
+}
+
+/* ---- sequences ---- */
 static ra_err check(const ra_asker *a, const int32_t *token, int32_t count)
 {
     if (count < 1) return ra_fail(RA_ERR_DATA, "the sequence is empty: nothing can come after it");
@@ -245,7 +358,7 @@ ra_err ra_asker_add(ra_asker *a, int64_t id, const int32_t *token, int32_t count
     if (branch < shared) branch = shared;
     bool forks = forks_from_last(a, token, shared, branch);
     if (p->rows && p->rows + count - (forks ? branch : shared) > a->rows) {
-        RA_TRY(ra_asker_flush(a));
+        RA_TRY(run_pack(a));
         forks = false;
     }
     if (count - shared > a->capacity) allocate_packs(a, count - shared);

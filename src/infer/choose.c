@@ -11,11 +11,12 @@ enum { GREEDY_BLOCK = 8192 }; /* vocabulary entries: a block of 32 rows is 1 MiB
 struct ra_chooser {
     ra_model *m;
     ra_sampling sampling;
-    ra_logits *logits; /* by blocks; the whole vocabulary at once where tokens are drawn */
-    double *best;      /* (rows) */
-    void *host;        /* drawn: (rows, V) R; */
-    double *logit, *p; /* drawn: (rows, V) */
-    int32_t *order;    /* drawn: (rows, V) */
+    ra_logits *logits;              /* by blocks; the whole vocabulary at once where tokens are drawn */
+    double *best;                   /* greedy: (rows) */
+    void *best_there, *token_there; /* greedy: (rows) double, int32; backend memory */
+    void *host;                     /* drawn: (rows, V) R; */
+    double *logit, *p;              /* drawn: (rows, V) */
+    int32_t *order;                 /* drawn: (rows, V) */
 };
 
 ra_chooser *ra_chooser_new(ra_model *m, int32_t rows, const ra_sampling *sampling)
@@ -26,8 +27,12 @@ ra_chooser *ra_chooser_new(ra_model *m, int32_t rows, const ra_sampling *samplin
     c->m = m;
     c->sampling = *sampling;
     c->logits = ra_logits_new(m, rows, drawn ? m->arch.vocabulary : GREEDY_BLOCK, true);
-    c->best = ra_calloc(n, sizeof *c->best);
-    if (!drawn) return c;
+    if (!drawn) {
+        c->best = ra_calloc(n, sizeof *c->best);
+        c->best_there = m->b->ops->alloc(m->b, n * sizeof(double));
+        c->token_there = m->b->ops->alloc(m->b, n * sizeof(int32_t));
+        return c;
+    }
     c->host = ra_alloc(n * vocabulary, m->b->r_size);
     c->logit = ra_alloc(n * vocabulary, sizeof *c->logit);
     c->p = ra_alloc(n * vocabulary, sizeof *c->p);
@@ -38,7 +43,10 @@ ra_chooser *ra_chooser_new(ra_model *m, int32_t rows, const ra_sampling *samplin
 void ra_chooser_free(ra_chooser *c)
 {
     if (!c) return;
+    ra_backend *b = c->m->b;
     ra_logits_free(c->logits);
+    if (c->best_there) b->ops->release(b, c->best_there);
+    if (c->token_there) b->ops->release(b, c->token_there);
     void *host[] = {c->best, c->host, c->logit, c->p, c->order};
     for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) ra_free(host[i]);
     ra_free(c);
@@ -47,14 +55,20 @@ void ra_chooser_free(ra_chooser *c)
 /* Soft-caps are monotone: the largest raw product is the largest logit. */
 static void choose_largest(ra_chooser *c, int32_t n, int32_t *token)
 {
+    ra_backend *b = c->m->b;
+    size_t best_bytes = (size_t)n * sizeof(double), token_bytes = (size_t)n * sizeof(int32_t);
     for (int32_t i = 0; i < n; i++) {
         c->best[i] = -INFINITY;
         token[i] = -1;
     }
+    b->ops->upload(b, c->best_there, c->best, best_bytes);
+    b->ops->upload(b, c->token_there, token, token_bytes);
     for (int64_t v0 = 0, nv; v0 < c->m->arch.vocabulary; v0 += nv) {
         const void *z = ra_logits_block(c->logits, v0, &nv);
-        c->m->b->ops->argmax_update(c->m->b, n, nv, v0, z, c->best, token);
+        b->ops->argmax_update(b, n, nv, v0, z, c->best_there, c->token_there);
     }
+    b->ops->download(b, c->best, c->best_there, best_bytes);
+    b->ops->download(b, token, c->token_there, token_bytes);
     for (int32_t i = 0; i < n; i++) {
         if (isnan(c->best[i])) token[i] = -1;
     }

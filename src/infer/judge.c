@@ -19,6 +19,7 @@ static const double uncertain_share = 0.5; /* counted and warned about */
 
 typedef struct {
     ra_judge_config config; /* its texts are gone after opening */
+    ra_grid grid;
     ra_backend *b;
     ra_modelfile *file;
     ra_tokenizer *t;
@@ -253,15 +254,33 @@ static ra_err answered(void *context, int64_t item, const double *logit, double 
     return RA_OK;
 }
 
+static ra_err load_model(judge *j)
+{
+    ra_arch arch;
+    ra_part part;
+    RA_TRY(ra_arch_of(j->file, &arch));
+    ra_err err = ra_grid_share(&j->grid, &arch, &part);
+    ra_arch_free(&arch);
+    if (err == RA_OK) err = ra_model_open(j->b, j->file, RA_FROZEN, NULL, j->positions, &part, &j->m);
+    return err == RA_OK ? RA_OK : ra_fail_in(err, "oracle.judge.model");
+}
+
+/* Collective over the pipeline. */
 static ra_err load(judge *j)
 {
     if (j->asker) return RA_OK;
     char what[160];
-    RA_TRY(ra_model_open(j->b, j->file, RA_FROZEN, NULL, j->positions, NULL, &j->m));
+    ra_err err = ra_grid_agree(&j->grid, load_model(j));
+    if (err != RA_OK) {
+        ra_model_close(j->m);
+        j->m = NULL;
+        return err;
+    }
     ra_arch_describe(&j->m->arch, what, sizeof what);
     ra_info("judge: %s; %s; template %s; the policy takes %d tokens, computed once", what, ra_backend_describe(j->b),
             ra_template_name(j->form.tpl), j->form.root_count);
-    j->asker = ra_asker_new(j->m, j->config.pack_tokens, j->form.root, j->form.root_count, j->answer, j->n_answers, answered, j);
+    j->asker = ra_asker_new(j->m, &j->grid, j->config.pack_tokens, j->form.root, j->form.root_count, j->answer, j->n_answers,
+                            answered, j);
     return RA_OK;
 }
 
@@ -280,12 +299,23 @@ static ra_err judge_one(judge *j, const ra_oracle_item *item, int index, ra_judg
     return RA_OK;
 }
 
+/* What was run before an error is handed over too; the error stays. */
+static ra_err end_round(judge *j, ra_err err)
+{
+    char *why = err == RA_OK ? NULL : ra_strdup(ra_error_message());
+    ra_err late = ra_asker_end(j->asker);
+    if (why) ra_fail(err, "%s", why);
+    free(why);
+    return err == RA_OK ? late : err;
+}
+
 static ra_err judge_all(void *state, const ra_oracle_item *items, int n, ra_verdict_sink sink, void *context)
 {
     judge *j = state;
     ra_judge_page page = {0};
-    ra_err err = load(j);
-    if (err != RA_OK) return ra_fail_in(err, "oracle.judge.model");
+    ra_grid_call(&j->grid, RA_CALL_ORACLE);
+    RA_TRY(load(j));
+    ra_err err = RA_OK;
     j->sink = sink;
     j->context = context;
     for (int i = 0; i < n && err == RA_OK; i++) {
@@ -293,9 +323,17 @@ static ra_err judge_all(void *state, const ra_oracle_item *items, int n, ra_verd
         err = stop ? ra_fail(RA_ERR_STOPPED, "the judge was stopped") : judge_one(j, &items[i], i, &page);
     }
     if (err == RA_OK) err = ra_asker_flush(j->asker);
-    ra_asker_clear(j->asker); /* after an error: what was not run */
+    err = end_round(j, err);
     ra_judge_page_free(&page);
     return err;
+}
+
+static ra_err follow(void *state)
+{
+    judge *j = state;
+    RA_TRY(load(j));
+    ra_asker_follow(j->asker);
+    return RA_OK;
 }
 
 static const char *problem(const void *state)
@@ -337,9 +375,11 @@ ra_err ra_judge_open(const ra_judge_config *config, const char *policy_text, con
                                             .batch = 128, /* several packs, so that the last, shorter one weighs little */
                                             .judge = judge_all,
                                             .problem = problem,
+                                            .follow = follow,
                                             .close = close_judge};
     judge *j = ra_calloc(1, sizeof *j);
     j->config = *config;
+    j->grid = config->grid ? *config->grid : ra_grid_alone();
     ra_err err = open_all(j, policy_text);
     if (err != RA_OK) {
         release(j);

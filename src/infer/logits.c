@@ -9,6 +9,7 @@ struct ra_logits {
     void **packed;        /* (blocks) of the head, or NULL entries */
     void *hx, *hn, *rstd; /* (rows, hidden) R, A; (rows) R */
     void *z;              /* (rows, block) R */
+    int32_t *row;         /* (rows) backend memory */
 };
 
 static const void *head_rows(const ra_model *m, int64_t v0)
@@ -34,6 +35,7 @@ ra_logits *ra_logits_new(ra_model *m, int32_t rows, int64_t block, bool pack)
     l->hn = b->ops->alloc(b, n * hidden * b->a_size);
     l->rstd = b->ops->alloc(b, n * b->r_size);
     l->z = b->ops->alloc(b, n * (size_t)l->block * b->r_size);
+    l->row = b->ops->alloc(b, n * sizeof *l->row);
     l->packed = ra_calloc((size_t)l->blocks, sizeof *l->packed);
     for (int64_t i = 0; pack && i < l->blocks; i++) {
         l->packed[i] =
@@ -46,7 +48,7 @@ void ra_logits_free(ra_logits *l)
 {
     if (!l) return;
     ra_backend *b = l->m->b;
-    void *memory[] = {l->hx, l->hn, l->rstd, l->z};
+    void *memory[] = {l->hx, l->hn, l->rstd, l->z, l->row};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) b->ops->release(b, memory[i]);
     for (int64_t i = 0; i < l->blocks; i++) {
         if (l->packed[i]) b->ops->release_packed(b, l->packed[i]);
@@ -60,7 +62,8 @@ void ra_logits_take(ra_logits *l, int32_t n, const int32_t *row, const void *las
     const ra_model *m = l->m;
     ra_backend *b = m->b;
     l->n = n;
-    b->ops->gather_rows(b, n, m->arch.hidden, row, last, l->hx);
+    b->ops->upload(b, l->row, row, (size_t)n * sizeof *row);
+    b->ops->gather_rows(b, n, m->arch.hidden, l->row, last, l->hx);
     b->ops->rmsnorm(b, n, m->arch.hidden, l->hx, (const char *)m->vectors + (size_t)m->final_norm_v * b->r_size, m->arch.plus_one,
                     m->arch.eps, l->hn, l->rstd);
 }

@@ -11,7 +11,9 @@ ra_kv_cache *ra_kv_cache_new(const ra_model *m, int32_t slots, int32_t positions
     c->value_offset = (int64_t)positions * m->arch.kv_heads * m->arch.head_dim;
     c->slot_stride = 2 * c->value_offset;
     c->layer = ra_calloc((size_t)m->layers, sizeof *c->layer);
-    c->length = ra_calloc((size_t)slots, sizeof *c->length);
+    int32_t **step[] = {&c->token, &c->position, &c->slot, &c->length};
+    for (size_t i = 0; i < sizeof step / sizeof *step; i++) *step[i] = m->b->ops->alloc(m->b, (size_t)slots * sizeof(int32_t));
+    c->host_length = ra_calloc((size_t)slots, sizeof *c->host_length);
     for (int32_t i = 0; i < m->layers; i++)
         c->layer[i] = m->b->ops->alloc(m->b, (size_t)slots * (size_t)c->slot_stride * m->b->a_size);
     return c;
@@ -21,8 +23,10 @@ void ra_kv_cache_free(ra_kv_cache *c, const ra_model *m)
 {
     if (!c) return;
     for (int32_t i = 0; i < m->layers; i++) m->b->ops->release(m->b, c->layer[i]);
+    int32_t *step[] = {c->token, c->position, c->slot, c->length};
+    for (size_t i = 0; i < sizeof step / sizeof *step; i++) m->b->ops->release(m->b, step[i]);
     ra_free(c->layer);
-    ra_free(c->length);
+    ra_free(c->host_length);
     ra_free(c);
 }
 
@@ -39,9 +43,14 @@ void ra_model_decode(ra_model *m, ra_kv_cache *c, int32_t n, const int32_t *toke
 {
     ra_backend *b = m->b;
     const ra_arch *a = &m->arch;
-    for (int32_t i = 0; i < n; i++) c->length[i] = position[i] + 1;
+    size_t bytes = (size_t)n * sizeof(int32_t);
+    for (int32_t i = 0; i < n; i++) c->host_length[i] = position[i] + 1;
+    b->ops->upload(b, c->length, c->host_length, bytes);
+    b->ops->upload(b, c->position, position, bytes);
+    b->ops->upload(b, c->slot, slot, bytes);
     if (m->first) {
-        b->ops->embed(b, n, a->hidden, token, m->embedding_scale, (const char *)m->w_a + (size_t)m->embedding * b->a_size,
+        b->ops->upload(b, c->token, token, bytes);
+        b->ops->embed(b, n, a->hidden, c->token, m->embedding_scale, (const char *)m->w_a + (size_t)m->embedding * b->a_size,
                       ra_activations_entry(acts, 0));
     }
     for (int32_t i = 0; i < m->layers; i++) {
@@ -49,9 +58,9 @@ void ra_model_decode(ra_model *m, ra_kv_cache *c, int32_t n, const int32_t *toke
         ra_layer_acts *l = ra_activations_layer(acts, m, i, 0);
         ra_attention attention = ra_attention_of(a, y);
         ra_layer_norm_in(m, y, n, l);
-        ra_layer_qkv(m, y, n, position, l, acts->wide);
-        ra_kv_cache_store(m, c, i, n, l->qkv, slot, position);
-        b->ops->attention_cached(b, n, &attention, l->qkv, y->qkv.out, c->layer[i], c->slot_stride, c->value_offset, slot,
+        ra_layer_qkv(m, y, n, c->position, l, acts->wide);
+        ra_kv_cache_store(m, c, i, n, l->qkv, c->slot, c->position);
+        b->ops->attention_cached(b, n, &attention, l->qkv, y->qkv.out, c->layer[i], c->slot_stride, c->value_offset, c->slot,
                                  c->length, l->att);
         ra_layer_attention_out(m, y, n, l, acts->wide);
         ra_layer_gate_up(m, y, n, l, acts->wide);

@@ -179,6 +179,7 @@ static void number_layers(ra_model *m)
 void ra_model_lay_out(ra_model *m)
 {
     const ra_arch *a = &m->arch;
+    if (m->rope_positions == 0) m->rope_positions = a->max_position;
     number_layers(m);
     lay_out_base(m);
     if (m->lora.rank == 0) return;

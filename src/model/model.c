@@ -1,6 +1,7 @@
 /* Opening a model: parameters from its files, rope tables, adapters. */
 #include "layout.h"
 
+#include <realign/file.h>
 #include <realign/mem.h>
 #include <realign/rng.h>
 
@@ -42,8 +43,9 @@ static void make_rope_tables(ra_model *m)
             s[(int64_t)p * half + i] = sin(p * f);
         }
     }
-    m->cosine = m->b->ops->alloc(m->b, (size_t)n * m->b->r_size);
-    m->sine = m->b->ops->alloc(m->b, (size_t)n * m->b->r_size);
+    size_t bytes = ra_model_sizes_of(m).rope / 2;
+    m->cosine = m->b->ops->alloc(m->b, bytes);
+    m->sine = m->b->ops->alloc(m->b, bytes);
     upload_r(m->b, m->cosine, 0, c, n);
     upload_r(m->b, m->sine, 0, s, n);
     ra_free(c);
@@ -132,6 +134,37 @@ ra_err ra_arch_of(const ra_modelfile *file, ra_arch *arch)
     return err;
 }
 
+ra_err ra_arch_read(const char *path, ra_arch *out)
+{
+    if (ra_file_is_dir(path)) {
+        ra_buf json = {0};
+        char *config = ra_path_join(path, "config.json");
+        ra_err err = ra_file_read(config, &json);
+        if (err == RA_OK) err = ra_arch_parse(json.data ? json.data : "", config, out);
+        ra_buf_free(&json);
+        free(config);
+        return err;
+    }
+    ra_modelfile *file;
+    RA_TRY(ra_modelfile_open(path, &file));
+    ra_err err = ra_arch_of(file, out);
+    ra_modelfile_close(file);
+    return err;
+}
+
+ra_model_sizes ra_model_sizes_of(const ra_model *m)
+{
+    const ra_backend *b = m->b;
+    bool narrower = b->a != b->r;
+    ra_model_sizes s = {.vectors = (size_t)m->base.vector_size * b->r_size,
+                        .adapter_masters = (size_t)m->adapter.size * b->r_size,
+                        .rope = 2 * (size_t)m->rope_positions * (size_t)(m->arch.head_dim / 2) * b->r_size};
+    if (m->training == RA_TRAIN_FULL || !narrower) s.masters = (size_t)m->base.size * b->r_size;
+    if (narrower) s.weights = (size_t)m->base.size * b->a_size;
+    if (narrower) s.adapter = (size_t)m->adapter.size * b->a_size;
+    return s;
+}
+
 ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training training, const ra_lora_config *lora, int32_t positions,
                      const ra_part *part, ra_model **out)
 {
@@ -146,16 +179,13 @@ ra_err ra_model_open(ra_backend *b, const ra_modelfile *file, ra_training traini
         ra_free(m);
         return err;
     }
-    if (positions == 0) m->rope_positions = m->arch.max_position;
     ra_model_lay_out(m);
-    bool masters = training == RA_TRAIN_FULL || b->a == b->r;
-    if (masters) m->w_r = b->ops->alloc(b, (size_t)m->base.size * b->r_size);
-    m->w_a = b->a == b->r ? m->w_r : b->ops->alloc(b, (size_t)m->base.size * b->a_size);
-    m->vectors = b->ops->alloc(b, (size_t)m->base.vector_size * b->r_size);
-    if (m->adapter.size) {
-        m->adapter_r = b->ops->alloc(b, (size_t)m->adapter.size * b->r_size);
-        m->adapter_a = b->a == b->r ? m->adapter_r : b->ops->alloc(b, (size_t)m->adapter.size * b->a_size);
-    }
+    ra_model_sizes sizes = ra_model_sizes_of(m);
+    if (sizes.masters) m->w_r = b->ops->alloc(b, sizes.masters);
+    m->w_a = sizes.weights ? b->ops->alloc(b, sizes.weights) : m->w_r;
+    m->vectors = b->ops->alloc(b, sizes.vectors);
+    if (sizes.adapter_masters) m->adapter_r = b->ops->alloc(b, sizes.adapter_masters);
+    m->adapter_a = sizes.adapter ? b->ops->alloc(b, sizes.adapter) : m->adapter_r;
     char *piece = ra_alloc(PIECE, sizeof(double));
     for (int i = 0; i < m->base.count && err == RA_OK; i++) err = load_tensor(m, file, &m->base.param[i], piece);
     ra_free(piece);

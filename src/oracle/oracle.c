@@ -167,6 +167,23 @@ ra_err ra_oracle_judge(ra_oracle *o, const ra_oracle_item *items, int n, ra_verd
     return err;
 }
 
+bool ra_oracle_has_followers(const ra_oracle *o)
+{
+    for (int i = 0; i < o->n; i++) {
+        if (o->member[i].kind.ops->follow) return true;
+    }
+    return false;
+}
+
+ra_err ra_oracle_follow(ra_oracle *o)
+{
+    for (int i = 0; i < o->n; i++) {
+        const ra_oracle_member *m = &o->member[i].kind;
+        if (m->ops->follow) return m->ops->follow(m->state);
+    }
+    return RA_OK;
+}
+
 /* ---- plans ---- */
 void ra_oracle_plan_add(ra_oracle *o, const ra_oracle_item *items, int n, ra_oracle_plan *plan)
 {

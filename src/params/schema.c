@@ -366,7 +366,9 @@ const ra_key ra_schema[] = {
      .fallback = "32",
      RANGE(1, 65536),
      .unit = "sequences",
-     .help = "Sequences that a rank decodes at once."},
+     .help = "Sequences that a rank decodes at once; in a pipeline (grid.pipeline) so many in each of as many groups as there "
+             "are stages; the groups take "
+             "turns."},
 
     {.name = "eval.path",
      .type = RA_KEY_TEXT,

@@ -18,8 +18,9 @@
      .fallback = "1f1b",
      .words = "gpipe|1f1b|interleaved|zero-bubble",
      .unit = "",
-     .help = "Order of micro-batches in a pipeline (doc/pipeline.md). zero-bubble fills the bubble with weight gradients and keeps "
-             "more; interleaved needs grid.chunks; gpipe keeps every micro-batch of a step."},
+     .help =
+         "Order of micro-batches in a pipeline (doc/pipeline.md). zero-bubble fills the bubble with weight gradients and keeps "
+         "more; interleaved needs grid.chunks; gpipe keeps every micro-batch of a step."},
     {.name = "grid.chunks",
      .type = RA_KEY_INT,
      .fallback = "1",
@@ -31,6 +32,14 @@
      .fallback = "",
      .unit = "",
      .help = "Layers of each run, such as 8,8,7,7, in the network's order; empty: balanced by cost."},
+    {.name = "grid.memory",
+     .type = RA_KEY_BYTES,
+     .fallback = "0",
+     RANGE(0, ANY_INT),
+     .unit = "bytes",
+     .help =
+         "What a rank may take for weights, optimiser, activations and the like, such as 60GiB: weigh and train refuse before "
+         "they begin when more is planned, and say what would fit. 0: what the backend says there is, where it says so."},
     {.name = "recompute",
      .type = RA_KEY_WORD,
      .fallback = "none",

@@ -121,10 +121,16 @@ char *ra_text_cut(const char *text, int most)
 void ra_svg_begin(ra_buf *out, const ra_plot *plot, double width, double height)
 {
     double margin = plot->alone ? MARGIN : 0.0;
-    ra_buf_addf(out,
-                "<svg class=\"plot\" role=\"img\" viewBox=\"%.0f %.0f %.0f %.0f\" style=\"%swidth:%.0fpx\" "
-                "xmlns=\"http://www.w3.org/2000/svg\">\n<title>",
-                0.0 - margin, 0.0 - margin, width + 2.0 * margin, height + 2.0 * margin, plot->alone ? "" : "max-", width + 2.0 * margin);
+    width += 2.0 * margin;
+    height += 2.0 * margin;
+    ra_buf_addf(out, "<svg class=\"plot\" role=\"img\" viewBox=\"%.0f %.0f %.0f %.0f\" style=\"", 0.0 - margin, 0.0 - margin,
+                width, height);
+    if (plot->alone) {
+        ra_buf_addf(out, "width:%.0fpx;height:%.0fpx", width, height);
+    } else {
+        ra_buf_addf(out, "max-width:%.0fpx", width);
+    }
+    ra_buf_adds(out, "\" xmlns=\"http://www.w3.org/2000/svg\">\n<title>");
     ra_html_text(out, plot->title ? plot->title : "Plot");
     ra_buf_adds(out, "</title>\n");
     if (plot->description) {

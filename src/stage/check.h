@@ -28,9 +28,9 @@ typedef struct {
     ra_check_table table;
     ra_objective objective;
     ra_check_tolerances tol;
-    ra_microbatch *mb;  /* the last one that was run, with its log p */
-    double *token_logp; /* (head rows) of it */
-    void *states;       /* (rows, hidden) A: the reference's final states that were last kept; on the last stage */
+    ra_microbatch *mb;   /* the last one that was run, with its log p */
+    double *token_logp;  /* (head rows) of it */
+    void *states;        /* (rows, hidden) A: the reference's final states that were last kept; on the last stage */
     ra_model *reference; /* frozen */
 } ra_checker;
 

@@ -8,6 +8,7 @@
 
 #include <realign/file.h>
 #include <realign/hash.h>
+#include <realign/judge.h>
 #include <realign/log.h>
 #include <realign/mem.h>
 #include <realign/runctl.h>
@@ -28,6 +29,8 @@ typedef struct {
 typedef struct {
     const ra_settings *s;
     const ra_comm *world;
+    ra_grid grid;
+    const ra_comm *ranks; /* those that work on pairs: stage 0 of each replica; the others hold their part of the models */
     const char *dir, *source;
     ra_store *store;
     int8_t *action; /* (samples) */
@@ -67,7 +70,7 @@ static ra_err fill(correct *c, bool *more)
     while (*more && c->queued < c->batch) {
         const ra_row *row;
         ra_row_status status;
-        RA_TRY(ra_prefdata_next(c->data, c->world->rank, c->world->size, 1, &row, &status, more));
+        RA_TRY(ra_prefdata_next(c->data, c->ranks->rank, c->ranks->size, 1, &row, &status, more));
         if (!*more) return RA_OK;
         if (row->id >= ra_store_count(c->store) || c->action[row->id] != RA_ACTION_PUNISH) continue;
         if (status != RA_ROW_OK) {
@@ -165,18 +168,18 @@ static ra_err work_all(correct *c, ra_correct_counts *sum)
     for (;;) {
         ra_err err = work_batch(c, &more);
         bool stopped = err == RA_ERR_STOPPED; /* of this rank alone, perhaps: the others hear of it below */
-        RA_TRY(ra_comm_agree(c->world, stopped ? RA_OK : err));
+        RA_TRY(ra_comm_agree(c->ranks, stopped ? RA_OK : err));
         *sum = c->results.counts;
         sum->asked = ra_corrector_asked(c->corrector);
-        ra_correct_sum(c->world, sum);
+        ra_correct_sum(c->ranks, sum);
         int64_t left[2] = {stopped, more || c->queued > 0};
-        ra_comm_sum_i64(c->world, left, 2);
+        ra_comm_sum_i64(c->ranks, left, 2);
         bool done = left[0] == 0 && left[1] == 0;
         tell(c, sum, done);
-        RA_TRY(ra_comm_agree(c->world, check_undecided(c, sum)));
+        RA_TRY(ra_comm_agree(c->ranks, check_undecided(c, sum)));
         if (done) return RA_OK;
         const char *reason = NULL;
-        if (ra_runctl_should_stop(&c->control, c->world, &reason) || left[0] > 0) {
+        if (ra_runctl_should_stop(&c->control, c->ranks, &reason) || left[0] > 0) {
             if (!reason) reason = "the wall-clock limit or the stop file";
             ra_info("correct: stopped by %s with %lld of %lld Punish pairs done; run the same command again to go on", reason,
                     (long long)sum->pairs, (long long)c->pairs);
@@ -251,7 +254,7 @@ static ra_err write_files(const correct *c, const ra_correct_counts *sum, const 
                                         .compliant = sum->compliant};
     char *path = ra_path_join(c->dir, "corrections.jsonl");
     ra_err err = ra_file_write(path, lines->data, lines->length);
-    if (err == RA_OK) err = ra_corrections_write(&about, c->world, all); /* last: its presence says that both are complete */
+    if (err == RA_OK) err = ra_corrections_write(&about, c->ranks, all); /* last: its presence says that both are complete */
     free(path);
     ra_buf_free(&yaml);
     return err;
@@ -266,8 +269,8 @@ static ra_err finish(correct *c, const ra_correct_counts *sum)
     }
     ra_corrections all;
     ra_buf lines = {0};
-    ra_correct_gather(c->world, &c->results, &all, &lines);
-    ra_err err = ra_comm_agree(c->world, c->world->rank == 0 ? write_files(c, sum, &all, &lines) : RA_OK);
+    ra_correct_gather(c->ranks, &c->results, &all, &lines);
+    ra_err err = ra_comm_agree(c->ranks, c->ranks->rank == 0 ? write_files(c, sum, &all, &lines) : RA_OK);
     ra_corrections_free(&all);
     ra_buf_free(&lines);
     return err;
@@ -292,7 +295,7 @@ static ra_err make(correct *c)
     c->batch = ra_corrector_batch(c->corrector);
     c->checker.job = ra_calloc((size_t)c->batch, sizeof *c->checker.job);
     c->begun = c->looked_at = ra_now();
-    RA_TRY(ra_comm_agree(c->world, ra_prefdata_open_settings(c->s, &c->data)));
+    RA_TRY(ra_comm_agree(c->ranks, ra_prefdata_open_settings(c->s, &c->data)));
     RA_TRY(work_all(c, &sum));
     RA_TRY(finish(c, &sum));
     report(c, &sum);
@@ -300,6 +303,24 @@ static ra_err make(correct *c)
 }
 
 /* ---- the stage ---- */
+/* On the stages behind the first: their part of the models, until stage 0 has done. */
+static ra_err serve(correct *c)
+{
+    ra_err err = RA_OK;
+    for (int32_t call; (call = ra_grid_await(&c->grid)) != RA_CALL_END;)
+        err = call == RA_CALL_CORRECTOR ? ra_corrector_follow(c->corrector) : ra_oracle_follow(c->oracle);
+    return err;
+}
+
+/* Collective. */
+static ra_err make_together(correct *c)
+{
+    if (c->grid.stages == 1) return make(c);
+    ra_err err = c->grid.stage == 0 ? make(c) : serve(c);
+    if (c->grid.stage == 0) ra_grid_call(&c->grid, RA_CALL_END);
+    return ra_comm_agree(c->world, err);
+}
+
 static ra_err open_samples(correct *c)
 {
     char *triage_key = NULL;
@@ -322,7 +343,7 @@ static ra_err open_form(correct *c)
                                          .bos = ra_tokenizer_bos(c->tokenizer),
                                          .max_tokens = ra_set_int(c->s, "data.max_tokens"),
                                          .truncate = ra_truncate_of(ra_set_text(c->s, "data.truncate"))};
-    return ra_oracle_open_settings(c->s, c->world, &c->oracle);
+    return ra_oracle_open_settings(c->s, &c->grid, &c->oracle);
 }
 
 /* A policy of labels says nothing about texts that are not in the data. */
@@ -360,7 +381,7 @@ static ra_err open_corrector(correct *c)
         if (damaged) ra_info("correct: %lld torn or damaged lines of earlier candidates were passed over", (long long)damaged);
     }
     const ra_corrector_config config = {.s = c->s,
-                                        .world = c->world,
+                                        .grid = &c->grid,
                                         .source = c->source,
                                         .policy = ra_oracle_policy(c->oracle),
                                         .candidates = c->candidates,
@@ -390,7 +411,7 @@ static ra_err run(correct *c, bool *made)
     if (reused) return RA_OK;
     *made = true;
     ra_runctl_start(&c->control);
-    err = make(c);
+    err = make_together(c);
     ra_runctl_end();
     return err;
 }
@@ -410,6 +431,7 @@ static ra_err release(correct *c)
     free(c->queue);
     free(c->depends_on);
     ra_buf_free(&c->results.bytes);
+    ra_grid_free(&c->grid);
     ra_free(c);
     return err != RA_OK ? err : kept;
 }
@@ -418,6 +440,14 @@ ra_err ra_stage_correct(const ra_settings *s, const ra_comm *world)
 {
     correct *c = ra_calloc(1, sizeof *c);
     *c = (correct){.s = s, .world = world, .dir = ra_set_text(s, "run.dir"), .control = ra_run_control(s)};
+    ra_err unfit = ra_grid_make(world, (int32_t)ra_set_int(s, "grid.pipeline"), &c->grid);
+    if (unfit == RA_OK) unfit = ra_grid_check(s, &c->grid);
+    if (unfit != RA_OK) {
+        ra_grid_free(&c->grid);
+        ra_free(c);
+        return unfit;
+    }
+    c->ranks = &c->grid.data;
     ra_timers *timers = ra_timers_new();
     bool made = false;
     ra_timer_begin(timers, "correct");

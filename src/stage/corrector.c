@@ -6,6 +6,7 @@
 #include <realign/chat.h>
 #include <realign/file.h>
 #include <realign/hash.h>
+#include <realign/judge.h>
 #include <realign/log.h>
 #include <realign/oracle_http.h>
 #include <realign/rng.h>
@@ -115,15 +116,22 @@ static void take_continuation(void *context, const ra_continuation *sequence)
     ra_buf_free(&text);
 }
 
+/* Collective over the stages of a replica. */
 static ra_err open_model(ra_corrector *c)
 {
     const ra_settings *s = c->config.s;
+    const ra_grid *grid = c->config.grid;
     if (c->generator) return RA_OK;
     bool own = *ra_set_text(s, "correct.model") || *ra_set_text(s, "correct.tokenizer") || ra_set_given(s, "correct.template");
-    ra_err err = own ? ra_inference_open_other(s, c->model, c->adapter, ra_set_text(s, "correct.tokenizer"),
+    ra_err err = own ? ra_inference_open_other(s, grid, c->model, c->adapter, ra_set_text(s, "correct.tokenizer"),
                                                ra_set_text(s, "correct.template"), &c->inference)
-                     : ra_inference_open(s, c->model, NULL, &c->inference);
-    if (err != RA_OK) return ra_fail_in(err, "correct.model");
+                     : ra_inference_open(s, grid, c->model, NULL, &c->inference);
+    if (err != RA_OK) ra_fail_in(err, "correct.model");
+    err = ra_grid_agree(grid, err);
+    if (err != RA_OK) {
+        ra_inference_close(&c->inference);
+        return err;
+    }
     ra_rng seed = ra_rng_make((uint64_t)ra_set_int(s, "seed"), RA_STREAM_CORRECTION);
     const ra_generation config = {.sampling = {.temperature = ra_set_real(s, "correct.temperature"),
                                                .top_p = ra_set_real(s, "correct.top_p"),
@@ -136,7 +144,7 @@ static ra_err open_model(ra_corrector *c)
                                   .finished = take_continuation,
                                   .halt = halts,
                                   .context = c};
-    c->generator = ra_generator_new(c->inference.m, &config);
+    c->generator = ra_generator_new(c->inference.m, grid, &config);
     return RA_OK;
 }
 
@@ -164,12 +172,13 @@ static ra_err render_all(const batch *b, ra_rendered *rendered, int *n)
 static ra_err ask_model(asking *a)
 {
     ra_corrector *c = a->c;
+    ra_grid_call(c->config.grid, RA_CALL_CORRECTOR);
     RA_TRY(open_model(c));
     batch b = {a, ra_calloc((size_t)a->n, sizeof *b.sequence), ra_calloc((size_t)a->n, sizeof *b.index)};
     ra_rendered *rendered = ra_calloc((size_t)a->n, sizeof *rendered);
     int n = 0;
     c->batch_now = &b;
-    ra_err err = render_all(&b, rendered, &n);
+    ra_err err = ra_grid_agree(c->config.grid, render_all(&b, rendered, &n));
     if (err == RA_OK) err = ra_generator_run(c->generator, b.sequence, n);
     if (a->err != RA_OK) err = a->err;
     c->batch_now = NULL;
@@ -181,6 +190,13 @@ static ra_err ask_model(asking *a)
     ra_free(b.index);
     ra_free(b.sequence);
     return err;
+}
+
+ra_err ra_corrector_follow(ra_corrector *c)
+{
+    RA_TRY(open_model(c));
+    RA_TRY(ra_grid_agree(c->config.grid, RA_OK)); /* of what stage 0 renders */
+    return ra_generator_run(c->generator, NULL, 0);
 }
 
 /* ---- an endpoint ---- */
@@ -254,7 +270,7 @@ static ra_err open_endpoint(ra_corrector *c)
     if (!*endpoint_model(s))
         return ra_fail(RA_ERR_ARG, "correct.source is endpoint, but neither correct.model nor oracle.http.model names its model");
     ra_http_config config;
-    ra_http_config_read(s, c->config.world->rank, c->config.world->size, &config);
+    ra_http_config_read(s, c->config.grid->data.rank, c->config.grid->data.size, &config);
     char *extra;
     RA_TRY(extra_of(s, &extra));
     bool same_server = strcmp(url, ra_set_text(s, "oracle.http.url")) == 0;
@@ -298,7 +314,7 @@ static void describe_model(ra_corrector *c)
         ra_hasher_add(h, ra_set_text(s, texts[i]), strlen(ra_set_text(s, texts[i])) + 1);
     char hash[33];
     ra_hash_text(ra_hasher_end(h), hash);
-    ra_comm_bcast(c->config.world, hash, sizeof hash, 0);
+    ra_comm_bcast(&c->config.grid->world, hash, sizeof hash, 0);
     c->name = ra_format("model %s", *given ? given : c->model);
     c->identity = ra_format("model %s files %s", *given ? given : c->model, hash);
 }
@@ -345,7 +361,7 @@ ra_err ra_corrector_open(const ra_corrector_config *config, ra_corrector **out)
 {
     ra_corrector *c = ra_calloc(1, sizeof *c);
     c->config = *config;
-    ra_err err = ra_comm_agree(config->world, describe(c));
+    ra_err err = ra_comm_agree(&config->grid->world, describe(c));
     *out = err == RA_OK ? c : NULL;
     if (err != RA_OK) ra_corrector_close(c);
     return err;

@@ -4,6 +4,7 @@
 #define RA_STAGE_CORRECTOR_H
 #include "candidates.h"
 
+#include <realign/engine.h>
 #include <realign/policy.h>
 #include <realign/prefdata.h>
 #include <realign/settings.h>
@@ -33,7 +34,7 @@ char *ra_correct_clean_answer(const char *text, bool *open);
 /* ---- a corrector ---- */
 typedef struct {
     const ra_settings *s;
-    const ra_comm *world;
+    const ra_grid *grid;
     const char *source; /* "column", "model", "endpoint" */
     const ra_policy *policy;
     ra_candidates *candidates;   /* NULL for a column */
@@ -42,12 +43,14 @@ typedef struct {
 } ra_corrector_config;
 
 typedef struct ra_corrector ra_corrector;
-/* Collective. The model is opened when a text is first asked for. */
+/* Collective over grid->world. The model is opened when a text is first asked for. */
 ra_err ra_corrector_open(const ra_corrector_config *config, ra_corrector **out);
 void ra_corrector_close(ra_corrector *c);
-/* Not collective. Fills text and end of all n: from the candidates that are known, else asked for. RA_ERR_STOPPED where `halt` said so: what was finished is kept in the
+/* Stage 0's of each replica. Fills text and end of all n: from the candidates that are known, else asked for. RA_ERR_STOPPED where `halt` said so: what was finished is kept in the
  * candidates. */
 ra_err ra_corrector_write(ra_corrector *c, ra_candidate *candidate, int n);
+/* On the other stages, once they were called with RA_CALL_CORRECTOR: takes part in one call of ra_corrector_write that asks a local model. */
+ra_err ra_corrector_follow(ra_corrector *c);
 const char *ra_corrector_name(const ra_corrector *c); /* for people, without a key: "model /path" */
 const char *
 ra_corrector_identity(const ra_corrector *c);  /* what its texts depend on besides sample and attempt; the same on all ranks */

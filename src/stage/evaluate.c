@@ -14,7 +14,7 @@ static ra_err open_oracle(ra_evaluation *e)
 {
     const char *policy = ra_set_text(e->s, "policy");
     if (!*policy) return ra_fail(RA_ERR_ARG, "policy: none was given; accepted: a YAML policy file");
-    RA_TRY(ra_oracle_open_settings(e->s, e->world, &e->oracle));
+    RA_TRY(ra_oracle_open_settings(e->s, &e->grid, &e->oracle));
     if (ra_oracle_judges_text(e->oracle)) return RA_OK;
     return ra_fail(
         RA_ERR_UNSUPPORTED,
@@ -25,6 +25,7 @@ static ra_err open_oracle(ra_evaluation *e)
 
 static ra_err check(ra_evaluation *e)
 {
+    RA_TRY(ra_grid_check(e->s, &e->grid));
     if (!*ra_set_text(e->s, "model"))
         return ra_fail(RA_ERR_ARG, "model: no model was given; accepted: a Hugging Face directory or a GGUF file");
     const char *neutral = ra_set_text(e->s, "eval.perplexity_path");
@@ -109,8 +110,8 @@ static ra_err measure_perplexity(ra_evaluation *e, int which)
     err = ra_comm_agree(e->world, err);
     if (err == RA_OK) {
         int32_t window = m->m->rope_positions < RA_PERPLEXITY_WINDOW ? m->m->rope_positions : RA_PERPLEXITY_WINDOW;
-        ra_scorer *scorer = ra_scorer_new(m->m, (int32_t)ra_set_int(e->s, "pack.tokens"));
-        err = ra_perplexity_of(scorer, e->world, ids.id, ids.count, window, &e->perplexity[which]);
+        ra_scorer *scorer = ra_scorer_new(m->m, &e->grid, (int32_t)ra_set_int(e->s, "pack.tokens"));
+        err = ra_perplexity_of(scorer, ids.id, ids.count, window, &e->perplexity[which]);
         ra_scorer_free(scorer);
     }
     ra_ids_free(&ids);
@@ -123,7 +124,7 @@ static ra_err measure_perplexity(ra_evaluation *e, int which)
 static ra_err answer(ra_evaluation *e, int which)
 {
     RA_TRY(ra_answers_get(&e->side[which], &e->prompts, &e->answers[which]));
-    RA_TRY(ra_answers_judge(e->world, e->oracle, ra_set_int(e->s, "oracle.undecided_limit"), &e->prompts, &e->answers[which]));
+    RA_TRY(ra_answers_judge(&e->grid, e->oracle, ra_set_int(e->s, "oracle.undecided_limit"), &e->prompts, &e->answers[which]));
     return ra_answers_write(&e->side[which], &e->prompts, e->oracle, &e->answers[which]);
 }
 
@@ -179,14 +180,17 @@ static void release(ra_evaluation *e)
     ra_prompts_free(&e->prompts);
     ra_oracle_close(e->oracle);
     ra_timers_free(e->timers);
+    ra_grid_free(&e->grid);
 }
 
 ra_err ra_stage_evaluate(const ra_settings *s, const ra_comm *world)
 {
     char *path = NULL;
-    ra_evaluation e = {.s = s, .world = world, .timers = ra_timers_new()};
-    e.side[RA_BEFORE] = (ra_side){.s = s, .world = world, .name = "before", .model = ra_set_text(s, "model")};
-    e.trained = ra_side_after(s, world, &e.side[RA_AFTER], &path);
+    ra_grid grid;
+    RA_TRY(ra_grid_make(world, (int32_t)ra_set_int(s, "grid.pipeline"), &grid));
+    ra_evaluation e = {.s = s, .world = world, .grid = grid, .timers = ra_timers_new()};
+    e.side[RA_BEFORE] = (ra_side){.s = s, .grid = &e.grid, .name = "before", .model = ra_set_text(s, "model")};
+    e.trained = ra_side_after(s, &e.grid, &e.side[RA_AFTER], &path);
     if (!e.trained) ra_info("evaluate: %s is not there: only the model before training is measured", path);
     ra_err err = ra_comm_agree(world, check(&e));
     if (err == RA_OK) err = measure(&e);

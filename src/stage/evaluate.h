@@ -21,6 +21,7 @@ typedef struct {
 typedef struct {
     const ra_settings *s;
     const ra_comm *world;
+    ra_grid grid;
     ra_oracle *oracle;
     ra_timers *timers;
     bool trained; /* is there an "after"? */

@@ -54,13 +54,13 @@ static ra_err list_retain(ra_drift *d, const ra_store *store, const char *triage
     return err;
 }
 
-/* log p(y_w|x) of this rank's samples, index % ranks == rank. */
-static ra_err score_mine(const ra_comm *world, ra_inference *model, int32_t rows, const ra_store *store, const ra_drift *d,
+/* Collective over the stages of a replica. log p(y_w|x) of its samples, index % replicas == replica; on stage 0. */
+static ra_err score_mine(const ra_grid *grid, ra_inference *model, int32_t rows, const ra_store *store, const ra_drift *d,
                          double *logp)
 {
-    int64_t first = world->rank, stride = world->size, n = 0, most = d->n / stride + 1;
+    int64_t first = grid->data.rank, stride = grid->data.size, n = 0, most = d->n / stride + 1;
     ra_scored *list = ra_calloc((size_t)most, sizeof *list);
-    for (int64_t i = first; i < d->n; i += stride, n++) {
+    for (int64_t i = first; i < d->n && grid->stage == 0; i += stride, n++) {
         ra_sample s = ra_store_get(store, d->sample[i]);
         int32_t count = s.prompt_count + s.response[RA_CHOSEN].count, *token = ra_alloc((size_t)count, sizeof *token);
         memcpy(token, s.prompt, (size_t)s.prompt_count * sizeof *token);
@@ -71,7 +71,7 @@ static ra_err score_mine(const ra_comm *world, ra_inference *model, int32_t rows
                               .first = s.prompt_count + s.response[RA_CHOSEN].skip,
                               .logprob = ra_alloc((size_t)d->tokens[i], sizeof(double))};
     }
-    ra_scorer *scorer = ra_scorer_new(model->m, rows);
+    ra_scorer *scorer = ra_scorer_new(model->m, grid, rows);
     ra_err err = ra_scorer_run(scorer, list, n);
     ra_scorer_free(scorer);
     for (int64_t k = 0; k < n; k++) {
@@ -89,7 +89,7 @@ static ra_err score(ra_evaluation *e, int which, const ra_store *store, double *
 {
     RA_TRY(ra_side_open(&e->side[which]));
     ra_err err =
-        score_mine(e->world, &e->side[which].inference, (int32_t)ra_set_int(e->s, "pack.tokens"), store, &e->drift, logp);
+        score_mine(&e->grid, &e->side[which].inference, (int32_t)ra_set_int(e->s, "pack.tokens"), store, &e->drift, logp);
     err = ra_comm_agree(e->world, err);
     if (err == RA_OK) ra_comm_sum_f64(e->world, logp, e->drift.n); /* one rank holds each, the others 0 */
     return err;

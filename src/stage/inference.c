@@ -49,40 +49,52 @@ static ra_err open_text(const ra_settings *s, const char *tokenizer, const char 
     return RA_OK;
 }
 
-static ra_err open_model(const ra_settings *s, const char *model, const char *adapter, ra_inference *i)
+static ra_err stage_part(const ra_grid *grid, const ra_modelfile *file, ra_part *out)
+{
+    ra_arch arch;
+    const ra_grid alone = ra_grid_alone();
+    RA_TRY(ra_arch_of(file, &arch));
+    ra_err err = ra_grid_share(grid ? grid : &alone, &arch, out);
+    ra_arch_free(&arch);
+    return err;
+}
+
+static ra_err open_model(const ra_settings *s, const ra_grid *grid, const char *model, const char *adapter, ra_inference *i)
 {
     ra_lora_config lora;
+    ra_part part;
     RA_TRY(ra_backend_open(ra_set_text(s, "backend"), ra_set_text(s, "precision"), (int)ra_set_int(s, "run.threads"), &i->b));
     RA_TRY(ra_modelfile_open(model, &i->file));
     if (i->tokenizer) RA_TRY(ra_check_tokenizer(i->tokenizer, i->file));
     RA_TRY(add_config_stops(i));
     if (adapter) RA_TRY(ra_lora_read_config(adapter, &lora));
-    RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, NULL, &i->m));
+    RA_TRY(stage_part(grid, i->file, &part));
+    RA_TRY(ra_model_open(i->b, i->file, RA_FROZEN, adapter ? &lora : NULL, 0, &part, &i->m));
     if (adapter) RA_TRY(ra_model_load_adapter(i->m, adapter));
     return RA_OK;
 }
 
-static ra_err open_all(const ra_settings *s, const char *model, const char *adapter, const char *tokenizer, const char *tpl,
-                       bool asked_for, ra_inference *out)
+static ra_err open_all(const ra_settings *s, const ra_grid *grid, const char *model, const char *adapter, const char *tokenizer,
+                       const char *tpl, bool asked_for, ra_inference *out)
 {
     memset(out, 0, sizeof *out);
     ra_err err = open_text(s, tokenizer, tpl, asked_for, out);
-    if (err == RA_OK) err = open_model(s, model, adapter, out);
+    if (err == RA_OK) err = open_model(s, grid, model, adapter, out);
     if (err != RA_OK) ra_inference_close(out);
     return err;
 }
 
-ra_err ra_inference_open(const ra_settings *s, const char *model, const char *adapter, ra_inference *out)
+ra_err ra_inference_open(const ra_settings *s, const ra_grid *grid, const char *model, const char *adapter, ra_inference *out)
 {
     bool given = ra_set_given(s, "tokenizer");
-    return open_all(s, model, adapter, given ? ra_set_text(s, "tokenizer") : model, NULL,
+    return open_all(s, grid, model, adapter, given ? ra_set_text(s, "tokenizer") : model, NULL,
                     given || ra_set_given(s, "template") || ra_set_given(s, "template_date"), out);
 }
 
-ra_err ra_inference_open_other(const ra_settings *s, const char *model, const char *adapter, const char *tokenizer,
-                               const char *tpl, ra_inference *out)
+ra_err ra_inference_open_other(const ra_settings *s, const ra_grid *grid, const char *model, const char *adapter,
+                               const char *tokenizer, const char *tpl, ra_inference *out)
 {
-    return open_all(s, model, adapter, tokenizer && *tokenizer ? tokenizer : model, tpl, true, out);
+    return open_all(s, grid, model, adapter, tokenizer && *tokenizer ? tokenizer : model, tpl, true, out);
 }
 
 void ra_inference_close(ra_inference *i)

@@ -18,11 +18,12 @@ typedef struct {
     int32_t stops;
 } ra_inference;
 
-/* Not collective. `model`: a directory or a GGUF file. `adapter`: a PEFT directory, or NULL. Tokenizer and template as the settings say. */
-ra_err ra_inference_open(const ra_settings *s, const char *model, const char *adapter, ra_inference *out);
+/* Not collective. The layers of this rank's stage of `grid` (NULL: this rank alone). `model`: a directory or a GGUF file. `adapter`: a PEFT directory, or NULL. Tokenizer and template as the
+ * settings say. */
+ra_err ra_inference_open(const ra_settings *s, const ra_grid *grid, const char *model, const char *adapter, ra_inference *out);
 /* The same with a tokenizer and a template of its own: `tokenizer` NULL or "": the model's. They must be there. */
-ra_err ra_inference_open_other(const ra_settings *s, const char *model, const char *adapter, const char *tokenizer,
-                               const char *tpl, ra_inference *out);
+ra_err ra_inference_open_other(const ra_settings *s, const ra_grid *grid, const char *model, const char *adapter,
+                               const char *tokenizer, const char *tpl, ra_inference *out);
 void ra_inference_close(ra_inference *i);
 /* A directory of results: NULL where `dir` holds a whole model, else (it holds adapter_config.json) `dir` itself. */
 const char *ra_adapter_in(const char *dir);

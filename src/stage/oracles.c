@@ -11,15 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static ra_err open_rules(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_rules(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
 {
-    (void)s, (void)world;
+    (void)s, (void)grid;
     return ra_rules_open(policy, out);
 }
 
-static ra_err open_labels(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_labels(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
 {
-    (void)s, (void)world;
+    (void)s, (void)grid;
     return ra_labels_open(policy, out);
 }
 
@@ -30,10 +30,21 @@ static bool must_stop(void *context)
     return ra_runctl_is_due(&control);
 }
 
-static ra_err open_http(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+/* ra_oracle_askers, before there is an oracle. */
+static const ra_comm *askers_of(const ra_settings *s, const ra_grid *grid)
+{
+    const char *const *kind;
+    int n = ra_set_list(s, "oracle.kind", &kind);
+    bool judge = false;
+    for (int i = 0; i < n; i++) judge |= strcmp(kind[i], "judge") == 0;
+    return judge && grid->stages > 1 ? &grid->data : &grid->world;
+}
+
+static ra_err open_http(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
 {
     ra_http_config config;
-    ra_http_config_read(s, world->rank, world->size, &config);
+    const ra_comm *askers = askers_of(s, grid);
+    ra_http_config_read(s, askers->rank, askers->size, &config);
     config.chat.stop = must_stop;
     config.chat.stop_context = (void *)(uintptr_t)s;
     *out = (ra_oracle_member){0};
@@ -43,10 +54,10 @@ static ra_err open_http(const ra_settings *s, const ra_comm *world, const ra_pol
     return RA_OK;
 }
 
-static ra_err open_exec(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_exec(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
 {
     ra_exec_config config;
-    ra_exec_config_read(s, world->rank, &config);
+    ra_exec_config_read(s, askers_of(s, grid)->rank, &config);
     config.stop = must_stop;
     config.stop_context = (void *)(uintptr_t)s;
     *out = (ra_oracle_member){0};
@@ -57,11 +68,11 @@ static ra_err open_exec(const ra_settings *s, const ra_comm *world, const ra_pol
 }
 
 /* The judge gives a margin; where the line is drawn is the oracle's. */
-static ra_err open_judge(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_judge(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
 {
-    (void)world;
     ra_judge_config config;
     ra_judge_config_read(s, &config);
+    config.grid = grid;
     config.stop = must_stop;
     config.stop_context = (void *)(uintptr_t)s;
     *out = (ra_oracle_member){0};
@@ -74,7 +85,7 @@ static ra_err open_judge(const ra_settings *s, const ra_comm *world, const ra_po
 /* A kind is a row here. */
 static const struct {
     const char *name;
-    ra_err (*open)(const ra_settings *s, const ra_comm *world, const ra_policy *policy, ra_oracle_member *out);
+    ra_err (*open)(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out);
     bool reads_text; /* works by the policy's `text:` */
 } kinds[] = {
     {"rules", open_rules, false}, {"labels", open_labels, false}, {"judge", open_judge, true},
@@ -95,7 +106,7 @@ static ra_err choose(const ra_policy *policy, const char **kind)
     return RA_OK;
 }
 
-static ra_err open_member(const ra_settings *s, const ra_comm *world, const ra_policy *policy, const char *kind,
+static ra_err open_member(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, const char *kind,
                           ra_oracle_member *out)
 {
     for (int k = 0; k < KINDS; k++) {
@@ -104,7 +115,7 @@ static ra_err open_member(const ra_settings *s, const ra_comm *world, const ra_p
             return ra_fail(RA_ERR_ARG, "oracle.kind is %s, but %s has no `text:` for it to judge by; it holds `%s:`", kind,
                            policy->path, policy->rules ? "rules" : "labels");
         }
-        return kinds[k].open(s, world, policy, out);
+        return kinds[k].open(s, grid, policy, out);
     }
     ra_die("oracle.kind: the schema has the kind '%s', this file has not", kind);
 }
@@ -132,7 +143,7 @@ static ra_combine combine_of(const ra_settings *s)
     return (ra_combine)how;
 }
 
-ra_err ra_oracle_open_settings(const ra_settings *s, const ra_comm *world, ra_oracle **out)
+ra_err ra_oracle_open_settings(const ra_settings *s, const ra_grid *grid, ra_oracle **out)
 {
     *out = NULL;
     ra_policy *policy;
@@ -146,12 +157,19 @@ ra_err ra_oracle_open_settings(const ra_settings *s, const ra_comm *world, ra_or
         err = choose(policy, &chosen);
         kind = &chosen;
     }
-    for (; opened < n && err == RA_OK; opened += err == RA_OK) err = open_member(s, world, policy, kind[opened], &member[opened]);
+    for (; opened < n && err == RA_OK; opened += err == RA_OK) err = open_member(s, grid, policy, kind[opened], &member[opened]);
     if (err == RA_OK) return ra_oracle_new(policy, member, n, combine_of(s), ra_set_text(s, "oracle.cache"), out);
     for (int i = 0; i < opened; i++) {
         member[i].ops->close(member[i].state);
         free(member[i].identity);
     }
     ra_policy_free(policy);
+    return err;
+}
+
+ra_err ra_oracle_serve(ra_oracle *oracle, const ra_grid *grid)
+{
+    ra_err err = RA_OK;
+    while (ra_grid_await(grid) != RA_CALL_END) err = ra_oracle_follow(oracle);
     return err;
 }

@@ -1,8 +1,10 @@
 /* Answers of a model to the prompts of the evaluation: generated, cached, judged, written. */
 #include "responses.h"
+#include "oracles.h"
 
 #include <realign/file.h>
 #include <realign/hash.h>
+#include <realign/judge.h>
 #include <realign/log.h>
 #include <realign/mem.h>
 
@@ -17,7 +19,8 @@
 ra_err ra_side_open(ra_side *side)
 {
     if (side->open) return RA_OK;
-    ra_err err = ra_comm_agree(side->world, ra_inference_open(side->s, side->model, side->adapter, &side->inference));
+    ra_err err =
+        ra_comm_agree(&side->grid->world, ra_inference_open(side->s, side->grid, side->model, side->adapter, &side->inference));
     side->open = err == RA_OK;
     if (err != RA_OK) ra_inference_close(&side->inference);
     return err;
@@ -29,10 +32,11 @@ void ra_side_close(ra_side *side)
     side->open = false;
 }
 
-bool ra_side_after(const ra_settings *s, const ra_comm *world, ra_side *side, char **path)
+bool ra_side_after(const ra_settings *s, const ra_grid *grid, ra_side *side, char **path)
 {
+    const ra_comm *world = &grid->world;
     *path = ra_path_join(ra_set_text(s, "run.dir"), "model");
-    *side = (ra_side){.s = s, .world = world, .name = "after", .adapter = ra_adapter_in(*path)};
+    *side = (ra_side){.s = s, .grid = grid, .name = "after", .adapter = ra_adapter_in(*path)};
     side->model = side->adapter ? ra_set_text(s, "model") : *path;
     int there = world->rank == 0 && ra_file_is_dir(*path);
     ra_comm_bcast(world, &there, sizeof there, 0);
@@ -85,7 +89,7 @@ static void make_key(const ra_side *side, const ra_prompts *prompts, char key[33
     ra_hasher_add(h, numbers, reals[0] > 0.0 ? sizeof numbers : sizeof numbers[0]); /* greedy answers do not depend on the seed */
     ra_hasher_add(h, &prompts->hash, sizeof prompts->hash);
     ra_hash_text(ra_hasher_end(h), key);
-    ra_comm_bcast(side->world, key, 33, 0);
+    ra_comm_bcast(&side->grid->world, key, 33, 0);
 }
 
 /* ---- the file ---- */
@@ -115,7 +119,7 @@ static json_t *answer_json(const ra_prompt *p, const ra_answer *a, const char *r
 ra_err ra_answers_write(const ra_side *side, const ra_prompts *prompts, const ra_oracle *oracle, const ra_answers *a)
 {
     ra_err err = RA_OK;
-    if (side->world->rank == 0) {
+    if (side->grid->world.rank == 0) {
         ra_buf text = {0};
         for (int64_t i = 0; i < a->n; i++) {
             const char *rule = oracle && a->answer[i].rule >= 0 ? ra_oracle_rule_name(oracle, a->answer[i].rule) : NULL;
@@ -131,7 +135,7 @@ ra_err ra_answers_write(const ra_side *side, const ra_prompts *prompts, const ra
         free(path);
         ra_buf_free(&text);
     }
-    return ra_comm_agree(side->world, err);
+    return ra_comm_agree(&side->grid->world, err);
 }
 
 static bool read_answer(const char *text, size_t n, const ra_prompt *p, const char *key, ra_answer *out)
@@ -177,19 +181,19 @@ static bool read_cached(const ra_side *side, const ra_prompts *prompts, ra_answe
     if (strcmp(ra_set_text(side->s, "run.resume"), "never") == 0) return false;
     ra_buf text = {0};
     int64_t length = 0;
-    if (side->world->rank == 0) {
+    if (side->grid->world.rank == 0) {
         char *path = file_path(side);
         if (ra_file_exists(path) && ra_file_read(path, &text) == RA_OK) length = (int64_t)text.length;
         free(path);
     }
-    ra_comm_bcast(side->world, &length, sizeof length, 0);
+    ra_comm_bcast(&side->grid->world, &length, sizeof length, 0);
     bool same = false;
     if (length > 0) {
-        if (side->world->rank != 0) {
+        if (side->grid->world.rank != 0) {
             ra_buf_reserve(&text, (size_t)length);
             text.length = (size_t)length;
         }
-        ra_comm_bcast(side->world, text.data, length, 0);
+        ra_comm_bcast(&side->grid->world, text.data, length, 0);
         same = parse_answers(&text, prompts, a);
     }
     ra_buf_free(&text);
@@ -198,23 +202,25 @@ static bool read_cached(const ra_side *side, const ra_prompts *prompts, ra_answe
 
 /* ---- generating ---- */
 
-/* This rank's prompts are those with index % ranks == rank. */
+/* Collective over the stages of a replica, whose prompts are those with index % replicas == replica; stage 0 knows them and gets the answers. */
 static ra_err generate_mine(ra_side *side, const ra_prompts *prompts, ra_answers *a)
 {
     const ra_inference *model = &side->inference;
-    int64_t first = side->world->rank, stride = side->world->size, n = 0;
+    const ra_grid *grid = side->grid;
+    int64_t first = grid->data.rank, stride = grid->data.size, n = 0;
     size_t most = (size_t)(prompts->n / stride + 1);
     ra_rendered *rendered = ra_calloc(most, sizeof *rendered);
     ra_continuation *c = ra_calloc(most, sizeof *c);
     ra_err err = RA_OK;
-    for (int64_t i = first; i < prompts->n && err == RA_OK; i += stride, n++) {
+    for (int64_t i = first; i < prompts->n && err == RA_OK && grid->stage == 0; i += stride, n++) {
         const ra_prompt *p = &prompts->prompt[i];
         err = ra_turns_render(model, p->turns, p->n, true, &rendered[n]);
         if (err != RA_OK) ra_fail_in(err, "evaluation prompt %lld", (long long)p->id);
         c[n] = (ra_continuation){.id = p->id, .prompt = rendered[n].ids.id, .prompt_count = (int32_t)rendered[n].ids.count};
     }
     ra_generation config = ra_generation_of(side->s, model);
-    ra_generator *g = ra_generator_new(model->m, &config);
+    ra_generator *g = ra_generator_new(model->m, grid, &config);
+    err = ra_grid_agree(grid, err);
     if (err == RA_OK) err = ra_generator_run(g, c, n);
     for (int64_t k = 0; k < n && err == RA_OK; k++) {
         ra_buf text = {0};
@@ -228,7 +234,7 @@ static ra_err generate_mine(ra_side *side, const ra_prompts *prompts, ra_answers
     }
     const ra_generation_counts *counts = ra_generator_counts(g);
     if (err == RA_OK && counts->new_tokens > 0) {
-        ra_info("generate: %s: %lld prompts on this rank, %.0f prompt tokens/s, %.0f new tokens/s", side->name, (long long)n,
+        ra_info("generate: %s: %lld prompts of this replica, %.0f prompt tokens/s, %.0f new tokens/s", side->name, (long long)n,
                 (double)counts->prompt_tokens / counts->prefill_s, (double)counts->new_tokens / (counts->decode_s + 1e-9));
     }
     ra_generator_free(g);
@@ -241,12 +247,13 @@ static ra_err generate_mine(ra_side *side, const ra_prompts *prompts, ra_answers
     return err;
 }
 
-/* Answer i is on rank i % ranks; afterwards on all. */
-static void share_answers(const ra_comm *world, ra_answers *a)
+/* Answer i is on stage 0 of replica i % replicas; afterwards on all ranks. */
+static void share_answers(const ra_grid *grid, ra_answers *a)
 {
+    const ra_comm *world = &grid->world;
     for (int64_t i = 0; i < a->n && world->size > 1; i++) {
         ra_answer *x = &a->answer[i];
-        int owner = (int)(i % world->size);
+        int owner = (int)(i % grid->data.size) * grid->stages;
         int64_t facts[3] = {0};
         if (world->rank == owner) facts[0] = (int64_t)strlen(x->text) + 1, facts[1] = x->tokens, facts[2] = x->stopped;
         ra_comm_bcast(world, facts, sizeof facts, owner);
@@ -270,12 +277,12 @@ ra_err ra_answers_get(ra_side *side, const ra_prompts *prompts, ra_answers *out)
         return RA_OK;
     }
     ra_err err = ra_side_open(side);
-    if (err == RA_OK) err = ra_comm_agree(side->world, generate_mine(side, prompts, out));
+    if (err == RA_OK) err = ra_comm_agree(&side->grid->world, generate_mine(side, prompts, out));
     if (err != RA_OK) {
         ra_answers_free(out);
         return err;
     }
-    share_answers(side->world, out);
+    share_answers(side->grid, out);
     return ra_answers_write(side, prompts, NULL, out);
 }
 
@@ -288,14 +295,14 @@ void ra_answers_free(ra_answers *a)
 
 /* ---- judging ---- */
 
-/* This rank's answers in one batch, announced before; verdict and rule of the others stay 0. Collective. */
-static ra_err judge_mine(const ra_comm *world, ra_oracle *oracle, const ra_prompts *prompts, const ra_answers *a,
+/* Collective over `askers`. This rank's answers in one batch, announced before; verdict and rule of the others stay 0. */
+static ra_err judge_mine(const ra_comm *askers, ra_oracle *oracle, const ra_prompts *prompts, const ra_answers *a,
                          int64_t *verdict, int64_t *rule)
 {
     int64_t n = 0;
-    ra_oracle_item *items = ra_calloc((size_t)(a->n / world->size + 1), sizeof *items);
-    ra_verdict *v = ra_calloc((size_t)(a->n / world->size + 1), sizeof *v);
-    for (int64_t i = world->rank; i < a->n; i += world->size) {
+    ra_oracle_item *items = ra_calloc((size_t)(a->n / askers->size + 1), sizeof *items);
+    ra_verdict *v = ra_calloc((size_t)(a->n / askers->size + 1), sizeof *v);
+    for (int64_t i = askers->rank; i < a->n; i += askers->size) {
         const ra_prompt *p = &prompts->prompt[i];
         items[n++] = (ra_oracle_item){.prompt = p->text,
                                       .response = a->answer[i].text,
@@ -306,23 +313,38 @@ static ra_err judge_mine(const ra_comm *world, ra_oracle *oracle, const ra_promp
     }
     ra_oracle_plan plan = {0};
     ra_oracle_plan_add(oracle, items, (int)n, &plan);
-    ra_comm_sum_i64(world, plan.questions, sizeof plan / sizeof(int64_t));
-    ra_err err = ra_comm_agree(world, ra_oracle_announce(oracle, &plan));
-    if (err == RA_OK) err = ra_comm_agree(world, ra_oracle_judge(oracle, items, (int)n, v));
+    ra_comm_sum_i64(askers, plan.questions, sizeof plan / sizeof(int64_t));
+    ra_err err = ra_comm_agree(askers, ra_oracle_announce(oracle, &plan));
+    if (err == RA_OK) err = ra_comm_agree(askers, ra_oracle_judge(oracle, items, (int)n, v));
     for (int64_t k = 0; k < n && err == RA_OK; k++) {
-        verdict[world->rank + k * world->size] = v[k].compliant;
-        rule[world->rank + k * world->size] = v[k].rule;
+        verdict[askers->rank + k * askers->size] = v[k].compliant;
+        rule[askers->rank + k * askers->size] = v[k].rule;
     }
     ra_free(v);
     ra_free(items);
     return err;
 }
 
-ra_err ra_answers_judge(const ra_comm *world, ra_oracle *oracle, int64_t undecided_limit, const ra_prompts *prompts,
-                        ra_answers *a)
+/* Collective over the grid. */
+static ra_err judge_together(const ra_grid *grid, ra_oracle *oracle, const ra_prompts *prompts, const ra_answers *a,
+                             int64_t *verdict, int64_t *rule)
 {
+    bool spread = ra_oracle_is_spread(oracle, grid);
+    ra_err err;
+    if (spread && grid->stage > 0) {
+        err = ra_oracle_serve(oracle, grid);
+    } else {
+        err = judge_mine(ra_oracle_askers(oracle, grid), oracle, prompts, a, verdict, rule);
+        if (spread) ra_grid_call(grid, RA_CALL_END);
+    }
+    return spread ? ra_comm_agree(&grid->world, err) : err;
+}
+
+ra_err ra_answers_judge(const ra_grid *grid, ra_oracle *oracle, int64_t undecided_limit, const ra_prompts *prompts, ra_answers *a)
+{
+    const ra_comm *world = &grid->world;
     int64_t *verdict = ra_calloc((size_t)a->n * 2, sizeof *verdict), *rule = verdict + a->n, undecided = 0;
-    ra_err err = judge_mine(world, oracle, prompts, a, verdict, rule);
+    ra_err err = judge_together(grid, oracle, prompts, a, verdict, rule);
     if (err == RA_OK) {
         ra_comm_sum_i64(world, verdict, 2 * a->n); /* one rank holds each, the others 0 */
         for (int64_t i = 0; i < a->n; i++) {

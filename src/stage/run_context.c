@@ -93,26 +93,90 @@ static void add_workload(const ra_run *run, int64_t sample, double sums[4])
 /* Sizes that buffers must have, how many samples each set holds, and what work they are. */
 static void measure(ra_run *run)
 {
-    run->rows = (int32_t)ra_set_int(run->s, "pack.tokens");
     int32_t longest_prompt = 0, longest_response = 0;
     double sums[4] = {0};
     for (int64_t i = 0; i < run->n; i++) {
         if (run->action[i] == RA_ACTION_NONE) continue;
+        int32_t rows = rows_of(run, i);
         run->count[run->action[i]]++;
+        run->action_rows[run->action[i]] += rows;
         run->corrected += ra_run_kind(run, i) == RA_LOSS_PUNISH_CORRECTED;
         ra_sample s = ra_store_get(run->store, i);
         for (int r = 0; r < RA_ROLES; r++) {
             if (s.response[r].count > longest_response) longest_response = s.response[r].count;
         }
         if (s.prompt_count > longest_prompt) longest_prompt = s.prompt_count;
-        if (rows_of(run, i) > run->rows) run->rows = rows_of(run, i);
+        if (rows > run->longest) run->longest = rows;
         add_workload(run, i, sums);
     }
     run->work = (ra_workload){.context = sums[1] / fmax(sums[0], 1.0),
                               .head_share = sums[2] / fmax(sums[0], 1.0),
                               .kl_share = sums[3] / fmax(sums[0], 1.0)};
     run->positions = longest_prompt + longest_response + 1; /* a gold pair may join any prompt with any response */
-    if (longest_prompt + 2 * longest_response > run->rows) run->rows = longest_prompt + 2 * longest_response;
+    if (longest_prompt + 2 * longest_response > run->longest) run->longest = longest_prompt + 2 * longest_response;
+    run->rows = (int32_t)ra_set_int(run->s, "pack.tokens");
+    if (run->longest > run->rows) run->rows = run->longest;
+}
+
+static void guess_actions(ra_run *run)
+{
+    int64_t turn = 0;
+    for (int64_t i = 0; i < run->n; i++) {
+        bool out =
+            ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(run->s, ra_store_get(run->store, i).prompt_hash);
+        run->action[i] = out ? RA_ACTION_NONE : (int8_t)(turn++ % 3);
+    }
+}
+
+/* As read_actions, whatever is there. */
+static const char *read_or_guess_actions(ra_run *run)
+{
+    char *key = NULL;
+    const char *guess = NULL;
+    if (ra_run_read_actions(run->s, run->dir, run->store, run->action, &key) != RA_OK) {
+        guess_actions(run);
+        guess = "no triage yet: samples take turns in the three sets";
+    } else if (ra_corrections_apply(run->s, run->dir, run->store, run->action, key) != RA_OK) {
+        guess = "no corrections yet";
+    }
+    free(key);
+    return guess;
+}
+
+ra_err ra_run_open_data(ra_run *run, const char **guess)
+{
+    const ra_settings *s = run->s;
+    if (guess) *guess = NULL;
+    RA_TRY(ra_store_open(run->dir, &run->store));
+    run->n = ra_store_count(run->store);
+    run->action = ra_alloc((size_t)run->n, 1);
+    if (strcmp(ra_set_text(s, "method"), "dpo") == 0) {
+        for (int64_t i = 0; i < run->n; i++) {
+            bool out =
+                ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, ra_store_get(run->store, i).prompt_hash);
+            run->action[i] = out ? RA_ACTION_NONE : RA_ACTION_PAIR;
+        }
+    } else if (guess) {
+        *guess = read_or_guess_actions(run);
+    } else {
+        RA_TRY(read_actions(run));
+    }
+    measure(run);
+    return RA_OK;
+}
+
+void ra_run_close_data(ra_run *run)
+{
+    ra_store_close(run->store);
+    ra_free(run->action);
+    run->store = NULL;
+    run->action = NULL;
+}
+
+int32_t ra_run_packs(const ra_run *run, int32_t packs)
+{
+    int32_t left = packs - run->grid.data.rank, replicas = run->grid.data.size;
+    return left > 0 ? (left + replicas - 1) / replicas : 0;
 }
 
 /* The model is known by the names, sizes and times of its files. */
@@ -150,19 +214,7 @@ static ra_err open_all(ra_run *run)
     RA_TRY(ra_grid_check(s, &run->grid));
     RA_TRY(ra_engine_configure(s, &run->engine));
     if (run->world->rank == 0) RA_TRY(check_tokenizer(run));
-    RA_TRY(ra_store_open(run->dir, &run->store));
-    run->n = ra_store_count(run->store);
-    run->action = ra_alloc((size_t)run->n, 1);
-    if (strcmp(ra_set_text(s, "method"), "dpo") == 0) {
-        for (int64_t i = 0; i < run->n; i++) {
-            bool out =
-                ra_store_state(run->store, i) != RA_SAMPLE_OK || ra_row_held_out(s, ra_store_get(run->store, i).prompt_hash);
-            run->action[i] = out ? RA_ACTION_NONE : RA_ACTION_PAIR;
-        }
-    } else {
-        RA_TRY(read_actions(run));
-    }
-    measure(run);
+    RA_TRY(ra_run_open_data(run, NULL));
     struct {
         uint64_t store, actions, model;
     } parts = {ra_store_hash(run->store), ra_hash_bytes(run->action, (size_t)run->n).low, model_key(ra_set_text(s, "model"))};
@@ -190,11 +242,10 @@ ra_err ra_run_open(const ra_settings *s, const ra_comm *world, ra_run *run)
 
 void ra_run_close(ra_run *run)
 {
-    ra_store_close(run->store);
+    ra_run_close_data(run);
     ra_modelfile_close(run->file);
     if (run->b) ra_backend_close(run->b);
     ra_timers_free(run->timers);
-    ra_free(run->action);
     ra_grid_free(&run->grid);
     memset(run, 0, sizeof *run);
 }
@@ -220,8 +271,10 @@ ra_loss_kind ra_run_kind(const ra_run *run, int64_t sample)
     }
 }
 
-static ra_err lora_config(const ra_settings *s, ra_lora_config *out)
+ra_err ra_run_lora(const ra_settings *s, ra_training training, ra_lora_config *out)
 {
+    *out = (ra_lora_config){0};
+    if (training != RA_TRAIN_ADAPTER) return RA_OK;
     *out = (ra_lora_config){.rank = (int32_t)ra_set_int(s, "lora.rank"), .alpha = ra_set_real(s, "lora.alpha")};
     const char *const *names;
     int n = ra_set_list(s, "lora.targets", &names);
@@ -253,9 +306,9 @@ static ra_err find_part(const ra_run *run, ra_training training, const ra_lora_c
 
 ra_err ra_run_open_model(ra_run *run, ra_training training, ra_model **out)
 {
-    ra_lora_config lora = {0};
+    ra_lora_config lora;
     ra_part part;
-    ra_err err = training == RA_TRAIN_ADAPTER ? lora_config(run->s, &lora) : RA_OK;
+    ra_err err = ra_run_lora(run->s, training, &lora);
     if (err == RA_OK) err = find_part(run, training, &lora, &part);
     if (err == RA_OK)
         err = ra_model_open(run->b, run->file, training, training == RA_TRAIN_ADAPTER ? &lora : NULL, run->positions, &part, out);

@@ -238,6 +238,11 @@ static ra_err read_options(int argc, char **argv, ra_settings *s)
     ra_free(word);
     if (err == RA_OK && !*ra_set_text(s, "model"))
         err = ra_fail(RA_ERR_ARG, "--model is missing: a model directory or a GGUF file");
+    if (err == RA_OK && ra_set_int(s, "grid.pipeline") > 1) {
+        err = ra_fail(RA_ERR_ARG,
+                      "grid.pipeline: lines are read and answered by one rank, which holds the whole model; accepted: 1. A run's "
+                      "stages (generate, evaluate) take a pipeline");
+    }
     return err;
 }
 
@@ -245,11 +250,11 @@ static ra_err run(int argc, char **argv, tool *t)
 {
     ra_settings *s = ra_settings_new();
     ra_err err = read_options(argc, argv, s);
-    if (err == RA_OK) err = ra_inference_open(s, ra_set_text(s, "model"), NULL, &t->model);
+    if (err == RA_OK) err = ra_inference_open(s, NULL, ra_set_text(s, "model"), NULL, &t->model);
     if (err == RA_OK) {
         ra_generation generation = ra_generation_of(s, &t->model);
-        t->generator = ra_generator_new(t->model.m, &generation);
-        t->scorer = ra_scorer_new(t->model.m, (int32_t)ra_set_int(s, "pack.tokens"));
+        t->generator = ra_generator_new(t->model.m, NULL, &generation);
+        t->scorer = ra_scorer_new(t->model.m, NULL, (int32_t)ra_set_int(s, "pack.tokens"));
         err = every_line(t);
         const ra_generation_counts *c = ra_generator_counts(t->generator);
         if (c->new_tokens) {

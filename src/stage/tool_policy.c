@@ -122,7 +122,7 @@ static ra_err report(check *c)
 
 static ra_err check_policy(const ra_settings *s, bool show_text)
 {
-    const ra_comm alone = {MPI_COMM_SELF, 0, 1};
+    const ra_grid alone = ra_grid_alone();
     ra_policy *policy = NULL;
     RA_TRY(ra_policy_read(ra_set_text(s, "policy"), &policy));
     describe(policy);

@@ -1,4 +1,5 @@
 /* train: TRACE (eq. 6) or plain DPO. Each step draws the next samples of the epoch's order, deals them to packs and the packs to ranks, reduces the gradient and updates. */
+#include "memory.h"
 #include "train_log.h"
 #include "weights_file.h"
 
@@ -93,7 +94,7 @@ static ra_err open_reference(train *t)
 {
     ra_run *r = &t->run;
     ra_backend *b = r->b;
-    size_t row = (size_t)t->m->arch.hidden * b->a_size;
+    size_t row = (size_t)t->m->arch.hidden * b->a_size, states, bytes;
     if (r->count[RA_ACTION_RETAIN] == 0 || !t->m->last) return RA_OK;
     char *path = ra_run_path(r, "hidden.bin");
     ra_err err = ra_map_open(path, &t->hidden);
@@ -103,9 +104,9 @@ static ra_err open_reference(train *t)
     }
     free(path);
     if (err != RA_OK) return err;
-    t->ref_rows = b->ops->alloc(b, (size_t)r->rows * row);
-    if (t->m->training != RA_TRAIN_FULL) return RA_OK; /* with adapters the head does not move */
-    size_t bytes = (size_t)t->m->arch.vocabulary * row;
+    ra_memory_reference(t->m, r->rows, &states, &bytes);
+    t->ref_rows = b->ops->alloc(b, states);
+    if (bytes == 0) return RA_OK; /* with adapters the head does not move */
     t->ref_head = b->ops->alloc(b, bytes);
     b->ops->copy(b, t->ref_head, (char *)t->m->w_a + (size_t)t->m->head * b->a_size, bytes);
     ra_engine_set_reference_head(t->e, t->ref_head);
@@ -194,9 +195,8 @@ static ra_err micro_steps(train *t, const ra_work *work, int64_t n, ra_step_sums
     ra_packing packing;
     RA_TRY(ra_packing_make(r->store, work, n, r->rows, (int32_t)ra_set_int(r->s, "pack.minimum"), false, &packing));
     step_pass context = {t, &packing, work, sums};
-    int32_t replicas = r->grid.data.size, left = packing.packs - r->grid.data.rank;
     ra_pass pass = {.context = &context,
-                    .count = left > 0 ? (left + replicas - 1) / replicas : 0,
+                    .count = ra_run_packs(r, packing.packs),
                     .fill = fill_pack,
                     .reference = reference_of_pack,
                     .scored = t->state.step == 0 ? check_pack : NULL,
@@ -207,14 +207,52 @@ static ra_err micro_steps(train *t, const ra_work *work, int64_t n, ra_step_sums
     return err;
 }
 
+/* The samples of a step, from place `begin` of an epoch's order on. Returns where the next step begins; *batch: free with ra_free. */
+static int64_t take_batch(train *t, int64_t epoch, int64_t begin, ra_work **batch)
+{
+    make_order(t, epoch);
+    int64_t end = begin + t->batch < t->n ? begin + t->batch : t->n;
+    *batch = ra_alloc((size_t)(end - begin), sizeof **batch);
+    for (int64_t i = begin; i < end; i++) (*batch)[i - begin] = t->work[t->order[i]];
+    return end;
+}
+
+/* Packs the steps to come, for what schedules hold depends on the number of packs: all steps where it grows with them or has its ups and downs, else until one is long. */
+static ra_err list_passes(train *t, ra_pass_list *list)
+{
+    ra_run *r = &t->run;
+    const bool bounded = r->engine.schedule == RA_PIPELINE_1F1B || r->engine.schedule == RA_PIPELINE_ZERO_BUBBLE;
+    int64_t epoch = 0, begin = 0;
+    for (int64_t step = 0; step < t->total; step++) {
+        ra_work *batch;
+        ra_packing packing;
+        int64_t end = take_batch(t, epoch, begin, &batch);
+        ra_err err =
+            ra_packing_make(r->store, batch, end - begin, r->rows, (int32_t)ra_set_int(r->s, "pack.minimum"), false, &packing);
+        ra_free(batch);
+        RA_TRY(err);
+        const int32_t count = ra_run_packs(r, packing.packs);
+        ra_pass_list_add(list, true, false, count);
+        ra_packing_free(&packing);
+        if (bounded && count >= 2 * r->grid.stages) break;
+        epoch += end == t->n;
+        begin = end == t->n ? 0 : end;
+    }
+    return RA_OK;
+}
+
+static ra_err plan_memory(train *t, ra_pass_list *passes, ra_memory_plan *out)
+{
+    RA_TRY(list_passes(t, passes));
+    return ra_memory_check(&t->run, RA_MEMORY_OF_TRAINING, passes, out);
+}
+
 static ra_err one_step(train *t)
 {
     ra_run *r = &t->run;
     double begun = ra_now();
-    make_order(t, t->state.epoch);
-    int64_t begin = t->state.next, end = begin + t->batch < t->n ? begin + t->batch : t->n;
-    ra_work *batch = ra_alloc((size_t)(end - begin), sizeof *batch);
-    for (int64_t i = begin; i < end; i++) batch[i - begin] = t->work[t->order[i]];
+    ra_work *batch;
+    int64_t begin = t->state.next, end = take_batch(t, t->state.epoch, begin, &batch);
     ra_step_sums sums = {0};
     ra_err err = ra_comm_agree(r->world, micro_steps(t, batch, end - begin, &sums));
     ra_free(batch);
@@ -381,9 +419,15 @@ static ra_err work_through(train *t)
     t->batch = ra_set_int(r->s, "train.batch");
     RA_TRY(ra_comm_agree(world, list_work(t)));
     configure(t);
-    RA_TRY(ra_run_open_model(r, ra_set_bool(r->s, "lora.enabled") ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL, &t->m));
+    ra_pass_list passes = {0};
+    ra_memory_plan memory;
+    t->order_epoch = -1;
+    RA_TRY(ra_comm_agree(world, plan_memory(t, &passes, &memory)));
+    RA_TRY(ra_run_open_model(r, ra_memory_training(r, RA_MEMORY_OF_TRAINING), &t->m));
     r->engine.rows = r->rows;
     r->engine.keep = true;
+    r->engine.pass = passes.shape;
+    r->engine.passes = passes.n;
     RA_TRY(ra_comm_agree(world, ra_engine_new(t->m, &r->grid, &r->engine, r->timers, &t->e)));
     t->o = ra_optimiser_new(t->m, &r->grid, &t->config);
     RA_TRY(ra_comm_agree(world, open_reference(t)));
@@ -393,8 +437,7 @@ static ra_err work_through(train *t)
     char text[256];
     ra_arch_describe(&t->m->arch, text, sizeof text);
     ra_info("train: %s", text);
-    ra_info("train: %s; %.2f M trainable parameters, activations %.0f MB a rank", ra_backend_describe(r->b),
-            (double)ra_model_trainable(t->m)->size * 1e-6, (double)ra_engine_bytes(t->e) * 1e-6);
+    ra_info("train: %s; %.2f M trainable parameters", ra_backend_describe(r->b), (double)ra_model_trainable(t->m)->size * 1e-6);
     ra_info("train: %lld samples, %lld a step, %lld steps an epoch, %lld steps in all, %d rank%s", (long long)t->n,
             (long long)t->batch, (long long)t->batches, (long long)t->total, world->size, world->size == 1 ? "" : "s");
     if (t->w.conflicts && r->count[RA_ACTION_RETAIN] && ra_set_bool(r->s, "train.kl")) {
@@ -403,7 +446,6 @@ static ra_err work_through(train *t)
                 r->objective.alpha_kl / t->w.average, r->objective.alpha_kl, ra_set_text(r->s, "weights.normalise"));
     }
     ra_runctl_start(&t->control);
-    t->order_epoch = -1;
     ra_err err = steps(t);
     ra_runctl_end();
     RA_TRY(err);
@@ -411,6 +453,7 @@ static ra_err work_through(train *t)
     char *timers = ra_run_path(r, "timers.tsv");
     err = ra_comm_agree(world, ra_timers_write(r->timers, world->comm, "train", timers));
     free(timers);
+    if (err == RA_OK) err = ra_memory_report(r, RA_MEMORY_OF_TRAINING, &memory);
     double peak = (double)ra_peak_rss() * 1e-6;
     ra_comm_max_f64(world, &peak, 1);
     ra_info("train: peak memory of a rank %.0f MB", peak);

@@ -2,9 +2,11 @@
  * what is said about it. */
 #include "triage.h"
 #include "oracles.h"
+#include "run_context.h"
 
 #include <realign/file.h>
 #include <realign/hash.h>
+#include <realign/judge.h>
 #include <realign/log.h>
 #include <realign/stage.h>
 #include <realign/timer.h>
@@ -260,11 +262,36 @@ ra_err ra_triage_with(const ra_settings *s, const ra_comm *world, ra_oracle *ora
     return err;
 }
 
+/* Collective over grid->world. Stage 0 of each replica triages, the others hold their part of the judge's model. */
+static ra_err triage_spread(const ra_settings *s, const ra_grid *grid, ra_oracle *oracle)
+{
+    ra_err err;
+    if (grid->stage == 0) {
+        err = ra_triage_with(s, &grid->data, oracle);
+        ra_grid_call(grid, RA_CALL_END);
+    } else {
+        ra_runctl control = ra_run_control(s);
+        ra_runctl_start(&control); /* signals are stage 0's to answer; here they must not kill */
+        err = ra_oracle_serve(oracle, grid);
+        ra_runctl_end();
+        ra_oracle_close(oracle);
+    }
+    return ra_comm_agree(&grid->world, err);
+}
+
 ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world)
 {
     ra_oracle *oracle = NULL;
-    ra_err err = ra_oracle_open_settings(s, world, &oracle), agreed = ra_comm_agree(world, err);
-    if (agreed == RA_OK) return ra_triage_with(s, world, oracle);
-    ra_oracle_close(oracle);
-    return agreed;
+    ra_grid grid;
+    RA_TRY(ra_grid_make(world, (int32_t)ra_set_int(s, "grid.pipeline"), &grid));
+    ra_err err = ra_grid_check(s, &grid);
+    if (err == RA_OK) err = ra_oracle_open_settings(s, &grid, &oracle);
+    err = ra_comm_agree(world, err);
+    if (err == RA_OK) {
+        err = ra_oracle_is_spread(oracle, &grid) ? triage_spread(s, &grid, oracle) : ra_triage_with(s, world, oracle);
+    } else {
+        ra_oracle_close(oracle);
+    }
+    ra_grid_free(&grid);
+    return err;
 }

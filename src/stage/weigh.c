@@ -72,7 +72,7 @@ static void mask_missing(ra_weigh *g)
 }
 
 /* Lengths, and where each Retain sample's states go. */
-static void plan(ra_weigh *g)
+static void place_states(ra_weigh *g)
 {
     const ra_run *r = &g->run;
     for (int64_t i = 0; i < r->n; i++) {
@@ -87,19 +87,38 @@ static void plan(ra_weigh *g)
     }
 }
 
+/* The passes to come, and the memory that they and the rest will take. */
+static ra_err plan_memory(ra_weigh *g, ra_pass_list *passes, ra_memory_plan *out)
+{
+    ra_run *r = &g->run;
+    if (g->conflicts_weighed) {
+        int32_t gold;
+        RA_TRY(ra_weigh_draw(g, &gold));
+        ra_pass_list_add(passes, true, false, ra_run_packs(r, gold));
+        ra_pass_list_add(passes, true, false, 1); /* the self-check, and norms */
+        ra_pass_list_add(passes, true, true, 1);
+    }
+    RA_TRY(ra_weigh_list_passes(g, passes));
+    return ra_memory_check(r, RA_MEMORY_OF_WEIGHING, passes, out);
+}
+
 static ra_err work_through(ra_weigh *g)
 {
     ra_run *r = &g->run;
-    bool adapter = g->conflicts_weighed && strcmp(ra_set_text(r->s, "weights.parameters"), "adapter") == 0;
-    ra_training training = !g->conflicts_weighed ? RA_FROZEN : adapter ? RA_TRAIN_ADAPTER : RA_TRAIN_FULL;
+    ra_training training = ra_memory_training(r, RA_MEMORY_OF_WEIGHING);
+    ra_pass_list passes = {0};
+    ra_memory_plan memory;
+    RA_TRY(ra_comm_agree(r->world, plan_memory(g, &passes, &memory)));
     RA_TRY(ra_run_open_model(r, training, &g->m));
-    if (adapter)
+    if (training == RA_TRAIN_ADAPTER)
         ra_info("weights.parameters=adapter: at its start an adapter has B = 0, so its A has no gradient and w_i sees B alone; "
                 "weights.parameters=full sees all matrices");
     r->engine.rows = r->rows;
     r->engine.keep = g->conflicts_weighed;
+    r->engine.pass = passes.shape;
+    r->engine.passes = passes.n;
     RA_TRY(ra_comm_agree(r->world, ra_engine_new(g->m, &r->grid, &r->engine, r->timers, &g->e)));
-    plan(g);
+    place_states(g);
     if (g->conflicts_weighed) RA_TRY(ra_comm_agree(r->world, ra_weigh_target(g)));
     ra_runctl_start(&g->control);
     ra_err err = ra_weigh_samples(g);
@@ -109,7 +128,7 @@ static ra_err work_through(ra_weigh *g)
     mask_missing(g);
     RA_TRY(ra_weights_write(r, &g->w));
     ra_weigh_part_remove(g);
-    return RA_OK;
+    return ra_memory_report(r, RA_MEMORY_OF_WEIGHING, &memory);
 }
 
 ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world)
@@ -121,8 +140,7 @@ ra_err ra_stage_weigh(const ra_settings *s, const ra_comm *world)
     g.w = ra_weights_new(r->n);
     g.w.key = ra_weights_key(r);
     g.control = ra_run_control(s);
-    bool conflicts = r->count[RA_ACTION_INVERT] + r->count[RA_ACTION_PUNISH] > 0;
-    g.conflicts_weighed = conflicts && ra_set_bool(s, "weights.enabled");
+    g.conflicts_weighed = ra_memory_training(r, RA_MEMORY_OF_WEIGHING) != RA_FROZEN;
     ra_err err = RA_OK;
     int fresh = strcmp(ra_set_text(s, "run.resume"), "never") != 0 && world->rank == 0 && ra_weights_up_to_date(r, g.w.key);
     ra_comm_bcast(world, &fresh, sizeof fresh, 0);

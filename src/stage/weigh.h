@@ -1,6 +1,7 @@
 /* What the files of the weigh stage share. */
 #ifndef RA_WEIGH_H
 #define RA_WEIGH_H
+#include "memory.h"
 #include "run_context.h"
 #include "weights_file.h"
 #include <realign/gold.h>
@@ -25,11 +26,15 @@ typedef struct {
     double begun;
 } ra_weigh;
 
-/* weigh_gold.c. Collective. The gold batch and g_J (eq. 5) into g->pair and g->target. */
+/* weigh_gold.c. Not collective. Draws the gold batch into g->pair; packs [out]: what it fills. */
+ra_err ra_weigh_draw(ra_weigh *g, int32_t *packs);
+/* Collective. g_J (eq. 5) into g->target. */
 ra_err ra_weigh_target(ra_weigh *g);
 /* weigh_pass.c. Collective. <g_J, grad L_i> / gamma of the conflicts, log p_ref, hidden.bin; afterwards every rank holds all of g->w.raw and g->w.reference.
  * RA_ERR_STOPPED after an orderly stop: what was done is in the part file. */
 ra_err ra_weigh_samples(ra_weigh *g);
+/* Not collective. Adds the passes that ra_weigh_samples will run on this rank. */
+ra_err ra_weigh_list_passes(const ra_weigh *g, ra_pass_list *list);
 /* A pass's `scored`. theta = theta_ref: the model's own log p is the reference's. */
 ra_err ra_weigh_reference_is_own(void *context, int32_t index, ra_microbatch *mb, const double *logp, const void *hidden);
 

@@ -37,6 +37,21 @@ static void place_pairs(gold_pass *p)
     ra_microbatch_free(mb);
 }
 
+static gold_pass begin_pass(ra_weigh *g)
+{
+    gold_pass p = {.g = g,
+                   .joined = ra_alloc((size_t)g->pairs * (size_t)g->run.positions, sizeof *p.joined),
+                   .begin = ra_alloc((size_t)g->pairs + 1, sizeof *p.begin)};
+    place_pairs(&p);
+    return p;
+}
+
+static void end_pass(gold_pass *p)
+{
+    ra_free(p->joined);
+    ra_free(p->begin);
+}
+
 /* Packs are dealt to replicas. */
 static void fill_gold(void *context, int32_t index, ra_microbatch *mb)
 {
@@ -98,15 +113,11 @@ static ra_err run_gold(ra_weigh *g)
     ra_backend *b = r->b;
     const ra_comm *data = &r->grid.data;
     int64_t n = ra_model_trainable(g->m)->size;
-    gold_pass p = {.g = g,
-                   .joined = ra_alloc((size_t)g->pairs * (size_t)r->positions, sizeof *p.joined),
-                   .begin = ra_alloc((size_t)g->pairs + 1, sizeof *p.begin)};
-    place_pairs(&p);
-    int32_t left = p.packs - data->rank, mine = left > 0 ? (left + data->size - 1) / data->size : 0;
+    gold_pass p = begin_pass(g);
+    int32_t mine = ra_run_packs(r, p.packs);
     ra_err err = mine > 0 ? self_check(&p) : RA_OK;
     if (err == RA_OK) err = run_packs(&p, mine, &(ra_backward){.gradient = g->target});
-    ra_free(p.joined);
-    ra_free(p.begin);
+    end_pass(&p);
     RA_TRY(ra_comm_agree(r->world, err));
     ra_host_view view = ra_host_view_of(b, g->target, (size_t)n * b->r_size);
     if (b->r == RA_DTYPE_F64) {
@@ -119,11 +130,10 @@ static ra_err run_gold(ra_weigh *g)
     return RA_OK;
 }
 
-ra_err ra_weigh_target(ra_weigh *g)
+ra_err ra_weigh_draw(ra_weigh *g, int32_t *packs)
 {
     ra_run *r = &g->run;
-    ra_backend *b = r->b;
-    int64_t size = ra_set_int(r->s, "gold.size"), n = ra_model_trainable(g->m)->size;
+    int64_t size = ra_set_int(r->s, "gold.size");
     g->pair = ra_alloc((size_t)size, sizeof *g->pair);
     g->pairs = ra_gold_draw(r->store, r->action, size, (uint64_t)ra_set_int(r->s, "seed"), g->pair);
     g->w.gold = g->pairs;
@@ -134,8 +144,21 @@ ra_err ra_weigh_target(ra_weigh *g)
     }
     if (g->pairs < size)
         ra_info("gold batch: %lld pairs of %lld asked for (the sets hold no more)", (long long)g->pairs, (long long)size);
-    g->target = b->ops->alloc(b, (size_t)n * b->r_size);
-    g->target_a = b->a == b->r ? g->target : b->ops->alloc(b, (size_t)n * b->a_size);
+    gold_pass p = begin_pass(g);
+    *packs = p.packs;
+    end_pass(&p);
+    return RA_OK;
+}
+
+ra_err ra_weigh_target(ra_weigh *g)
+{
+    ra_run *r = &g->run;
+    ra_backend *b = r->b;
+    int64_t n = ra_model_trainable(g->m)->size;
+    size_t bytes, bytes_a;
+    ra_memory_tangent(g->m, &bytes, &bytes_a);
+    g->target = b->ops->alloc(b, bytes);
+    g->target_a = bytes_a ? b->ops->alloc(b, bytes_a) : g->target;
     RA_TRY(run_gold(g));
     ra_comm_max_f64(&r->grid.data, &g->w.self_check, 1);
     double squares = ra_grid_sum_squares(&r->grid, g->m, g->target);

@@ -120,19 +120,11 @@ static ra_err stop_where_asked(ra_weigh *g)
     return ra_fail(RA_ERR_STOPPED, "stopped by %s", reason);
 }
 
-/* Packs a replica takes between two questions whether to stop: enough to fill a pipeline. */
-static int32_t packs_in_a_round(const ra_run *r)
-{
-    return r->grid.stages == 1 ? 1 : 8 * r->grid.stages;
-}
-
 static ra_err one_round(ra_weigh *g, weigh_round *round, int32_t packs, bool contract)
 {
-    const ra_comm *data = &g->run.grid.data;
-    int32_t left = packs - data->rank;
     ra_backward tangent = {.tangent_r = g->target, .tangent_a = g->target_a};
     ra_pass pass = {.context = round,
-                    .count = left > 0 ? (left + data->size - 1) / data->size : 0,
+                    .count = ra_run_packs(&g->run, packs),
                     .fill = fill_pack,
                     .scored = round->hidden ? keep_hidden : ra_weigh_reference_is_own,
                     .result = take_results,
@@ -153,7 +145,8 @@ static ra_err pass(ra_weigh *g, const ra_work *work, int64_t n, bool contract, b
     g->begun = ra_now();
     ra_err err = RA_OK;
     while (*done < packing.packs && err == RA_OK) {
-        int32_t left = packing.packs - *done, most = packs_in_a_round(r) * data->size, packs = left < most ? left : most;
+        int32_t left = packing.packs - *done, most = ra_engine_round(r->grid.stages) * data->size,
+                packs = left < most ? left : most;
         weigh_round round = {g, &packing, work, *done, hidden};
         err = ra_comm_agree(r->world, one_round(g, &round, packs, contract));
         *done += packs;
@@ -171,7 +164,9 @@ static ra_err divide_by_norms(ra_weigh *g, const ra_work *work, int64_t n)
     ra_run *r = &g->run;
     const ra_comm *ranks = &r->grid.data;
     ra_backend *b = r->b;
-    void *gradient = b->ops->alloc(b, (size_t)ra_model_trainable(g->m)->size * b->r_size);
+    size_t bytes, bytes_a;
+    ra_memory_tangent(g->m, &bytes, &bytes_a);
+    void *gradient = b->ops->alloc(b, bytes);
     double *norm = ra_calloc((size_t)n, sizeof *norm);
     g->samples_done = 0;
     g->samples = n / ranks->size + (n % ranks->size > ranks->rank);
@@ -205,6 +200,28 @@ static int64_t list_work(const ra_run *r, bool retain, ra_work *work)
         work[n++] = (ra_work){.sample = i, .kind = ra_run_kind(r, i), .weight = 1.0};
     }
     return n;
+}
+
+/* The rounds of one pass over samples. */
+static ra_err list_rounds(const ra_run *r, const ra_work *work, int64_t n, bool contract, ra_pass_list *list)
+{
+    ra_packing packing;
+    RA_TRY(ra_packing_make(r->store, work, n, r->rows, 1, true, &packing));
+    const int32_t most = ra_engine_round(r->grid.stages) * r->grid.data.size;
+    ra_pass_list_add(list, contract, contract, ra_run_packs(r, packing.packs < most ? packing.packs : most));
+    ra_pass_list_add(list, contract, contract, ra_run_packs(r, packing.packs % most));
+    ra_packing_free(&packing);
+    return RA_OK;
+}
+
+ra_err ra_weigh_list_passes(const ra_weigh *g, ra_pass_list *list)
+{
+    const ra_run *r = &g->run;
+    ra_work *work = ra_alloc((size_t)r->n, sizeof *work);
+    ra_err err = list_rounds(r, work, list_work(r, false, work), g->conflicts_weighed, list);
+    if (err == RA_OK) err = list_rounds(r, work, list_work(r, true, work), false, list);
+    ra_free(work);
+    return err;
 }
 
 static ra_err open_hidden(ra_weigh *g)

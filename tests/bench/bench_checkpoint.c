@@ -1,7 +1,9 @@
 /* Checkpoints and exports of a model's whole training state: seconds, and the share of the disk's own rate.
- *   [mpirun -n P] bench_checkpoint [MODEL [DIR]]     MODEL: the demo model by default; DIR: where to write, a temporary directory by default
+ *   [mpirun -n P] bench_checkpoint [MODEL [DIR [STAGES]]]     MODEL: the demo model by default; DIR: where to write, a temporary directory by default or for -; STAGES of a
+ *   pipeline: 1 by default, P / STAGES replicas
  * The disk's rate is that of rank 0 writing and flushing as many bytes in one plain file, and of reading it back; loads are measured with the page cache dropped for the file
  * (cold) and without (warm). */
+#include <support/layouts.h>
 #include <support/modelmake.h>
 #include <support/support.h>
 
@@ -69,7 +71,7 @@ static double barrier_now(const ra_comm *world)
 static void measure_checkpoints(const ra_grid *grid, ra_model *m, ra_optimiser *o, const char *dir)
 {
     const ra_comm *world = &grid->world;
-    int64_t bytes = 3 * ra_model_trainable(m)->size * (int64_t)m->b->r_size;
+    int64_t bytes = 3 * ra_model_trainable(m)->canonical_size * (int64_t)m->b->r_size;
     char *plain = ra_path_join(dir, "plain"), *checkpoints = ra_path_join(dir, "checkpoints"),
          *last = ra_path_join(checkpoints, "step-00000002.h5"), *block = ra_alloc(BLOCK, 1);
     memset(block, 7, BLOCK);
@@ -113,20 +115,25 @@ int main(int argc, char **argv)
     ra_modelfile *file;
     ra_model *m;
     if (ra_comm_init(&argc, &argv, &world) != RA_OK) ra_die("%s", ra_error_message());
-    ra_grid_make(&world, &grid);
+    if (ra_grid_make(&world, argc > 3 ? atoi(argv[3]) : 1, &grid) != RA_OK) ra_die("%s", ra_error_message());
     ra_log_setup(world.rank, RA_LOG_QUIET);
     char *model = argc > 1 ? ra_strdup(argv[1]) : test_demo_gguf();
     if (!model) {
         ra_comm_finalize();
         return 0;
     }
+    ra_arch arch;
     if (ra_backend_open("cpu", "fp32", 0, &b) != RA_OK || ra_modelfile_open(model, &file) != RA_OK ||
-        ra_model_open(b, file, RA_TRAIN_FULL, NULL, 64, NULL, &m) != RA_OK) {
+        ra_arch_of(file, &arch) != RA_OK) {
         ra_die("%s", ra_error_message());
     }
+    ra_part part = test_layout_part(&(test_layout){.stages = grid.stages, .chunks = 1}, grid.stage, arch.layers);
+    ra_arch_free(&arch);
+    if (ra_model_open(b, file, RA_TRAIN_FULL, NULL, 64, &part, &m) != RA_OK) ra_die("%s", ra_error_message());
     ra_optimiser_config config = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
     ra_optimiser *o = ra_optimiser_new(m, &grid, &config);
-    char *dir = argc > 2 ? ra_strdup(argv[2]) : test_mpi_dir_make(&world);
+    bool given = argc > 2 && strcmp(argv[2], "-") != 0;
+    char *dir = given ? ra_strdup(argv[2]) : test_mpi_dir_make(&world);
     measure_checkpoints(&grid, m, o, dir);
     char *out = ra_path_join(dir, "model");
     for (int i = 0; i < 2; i++) {
@@ -137,7 +144,7 @@ int main(int argc, char **argv)
         print(&world, i ? "export, F32" : "export, BF16", ra_arch_parameters(&m->arch) * (i ? 4 : 2), ra_now() - start, 0.0);
     }
     free(out);
-    if (argc > 2) {
+    if (given) {
         free(dir);
     } else {
         test_mpi_dir_remove(&world, dir);
@@ -146,6 +153,7 @@ int main(int argc, char **argv)
     ra_model_close(m);
     ra_modelfile_close(file);
     ra_backend_close(b);
+    ra_grid_free(&grid);
     free(model);
     ra_comm_finalize();
     return 0;

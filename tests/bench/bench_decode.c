@@ -40,8 +40,8 @@ static void bench(ra_model *m)
         prompt_tokens += n;
     }
     ra_generation config = {.batch = PROMPTS, .max_new_tokens = NEW, .prefill_rows = 1024};
-    ra_generator *g = ra_generator_new(m, &config);
-    ra_scorer *s = ra_scorer_new(m, 1024);
+    ra_generator *g = ra_generator_new(m, NULL, &config);
+    ra_scorer *s = ra_scorer_new(m, NULL, 1024);
     for (int k = 0; k < REPEATS; k++) {
         ra_generation_counts before = *ra_generator_counts(g);
         double wall = ra_now(), processor = processor_seconds();

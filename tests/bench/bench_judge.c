@@ -113,7 +113,7 @@ static void nothing_shared(ra_model *m, const ra_judge_page *page, int n)
 {
     double sum = 0.0;
     clocks began = clocks_now();
-    ra_asker *a = ra_asker_new(m, PACK, NULL, 0, (const int32_t[]){0}, 1, ignore, &sum);
+    ra_asker *a = ra_asker_new(m, NULL, PACK, NULL, 0, (const int32_t[]){0}, 1, ignore, &sum);
     for (int i = 0; i < n; i++) {
         if (ra_asker_add(a, i, page[i].rendered.ids.id, (int32_t)page[i].rendered.ids.count, 0) != RA_OK)
             ra_die("%s", ra_error_message());

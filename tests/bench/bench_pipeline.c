@@ -127,17 +127,16 @@ static void bubble(const ra_comm *world, side *x, int32_t m)
     f[p + x->grid.stage] = backward / m;
     ra_comm_sum_f64(world, f, 2 * p);
     ra_comm_sum_f64(world, &total, 1);
-    /* a stage's factor scales both of its times: forward and backward keep the mean's proportion */
-    double mean_f = 0.0, mean_b = 0.0, *factor = ra_calloc((size_t)p, sizeof *factor), most = 0.0, mean = 0.0;
-    for (int32_t s = 0; s < p; s++) mean_f += f[s] / p, mean_b += f[p + s] / p;
-    for (int32_t s = 0; s < p; s++) {
-        factor[s] = (f[s] + f[p + s]) / (mean_f + mean_b);
-        most = fmax(most, f[s] + f[p + s]);
-        mean += (f[s] + f[p + s]) / p;
+    ra_schedule_costs *stage = ra_calloc((size_t)p, sizeof *stage);
+    double most = 0.0, mean = 0.0;
+    for (int32_t i = 0; i < p; i++) {
+        stage[i] = (ra_schedule_costs){.forward = f[i], .backward = f[p + i]};
+        most = fmax(most, f[i] + f[p + i]);
+        mean += (f[i] + f[p + i]) / p;
     }
     ra_schedule schedule;
     ra_schedule_timing timing;
-    ra_schedule_costs costs = {.forward = mean_f, .backward = mean_b, .stage = factor};
+    ra_schedule_costs costs = {.stage = stage};
     if (ra_schedule_make(RA_PIPELINE_1F1B, p, m, 1, &schedule) != RA_OK || ra_schedule_time(&schedule, &costs, &timing) != RA_OK)
         ra_die("%s", ra_error_message());
     if (world->rank == 0) {
@@ -148,7 +147,7 @@ static void bubble(const ra_comm *world, side *x, int32_t m)
     }
     ra_schedule_timing_free(&timing);
     ra_schedule_free(&schedule);
-    ra_free(factor);
+    ra_free(stage);
     ra_free(f);
 }
 

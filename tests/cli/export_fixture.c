@@ -72,7 +72,7 @@ static ra_err score(const ra_comm *world, loaded *l, const char *name)
     ra_h5_close(file);
     double logp[256];
     ra_scored sequence = {.token = token, .count = (int32_t)(n[0] + n[1]), .first = (int32_t)n[0], .logprob = logp};
-    ra_scorer *s = ra_scorer_new(l->m, 512);
+    ra_scorer *s = ra_scorer_new(l->m, NULL, 512);
     ra_err err = ra_scorer_run(s, &sequence, 1);
     ra_scorer_free(s);
     ra_buf text = {0};
@@ -88,7 +88,7 @@ static const char *test_model(const ra_comm *world)
 {
     ra_grid grid;
     loaded a, b;
-    ra_grid_make(world, &grid);
+    MPI_EXPECT_OK(ra_grid_make(world, 1, &grid));
     char *dir = ra_path_join(out, "model/");
     MPI_EXPECT_OK(load(fixture, "policy", NULL, &a));
     MPI_EXPECT_OK(ra_export(&grid, a.m, a.file, a.path, RA_EXPORT_MODEL, RA_DTYPE_F32, INT64_MAX, dir));
@@ -107,6 +107,7 @@ static const char *test_model(const ra_comm *world)
     free(index);
     unload(&a);
     unload(&b);
+    ra_grid_free(&grid);
     free(dir);
     return wrong;
 }
@@ -115,7 +116,7 @@ static const char *test_adapter(const ra_comm *world)
 {
     ra_grid grid;
     loaded a, b, merged;
-    ra_grid_make(world, &grid);
+    MPI_EXPECT_OK(ra_grid_make(world, 1, &grid));
     char *adapter = ra_path_join(fixture, "adapter"), *dir = ra_path_join(out, "adapter"), *whole = ra_path_join(out, "merged");
     MPI_EXPECT_OK(load(fixture, "reference", adapter, &a));
     MPI_EXPECT_OK(ra_export(&grid, a.m, a.file, a.path, RA_EXPORT_ADAPTER, RA_DTYPE_F32, INT64_MAX, dir));
@@ -128,6 +129,7 @@ static const char *test_adapter(const ra_comm *world)
     unload(&a);
     unload(&b);
     unload(&merged);
+    ra_grid_free(&grid);
     free(adapter);
     free(dir);
     free(whole);
@@ -139,7 +141,7 @@ static const char *test_refused(const ra_comm *world)
 {
     ra_grid grid;
     loaded a;
-    ra_grid_make(world, &grid);
+    MPI_EXPECT_OK(ra_grid_make(world, 1, &grid));
     char *dir = ra_path_join(out, "other"), *file = ra_path_join(dir, "notes.txt"), *part = ra_format("%s.part", dir);
     MPI_EXPECT_OK(load(fixture, "policy", NULL, &a));
     ra_err err = RA_OK;
@@ -154,6 +156,7 @@ static const char *test_refused(const ra_comm *world)
     err = ra_export(&grid, a.m, a.file, a.path, RA_EXPORT_ADAPTER, RA_DTYPE_F32, INT64_MAX, part);
     MPI_EXPECT(err == RA_ERR_ARG && strstr(ra_error_message(), "no adapter") && !ra_file_exists(part), "code %d", (int)err);
     unload(&a);
+    ra_grid_free(&grid);
     free(dir);
     free(file);
     free(part);

@@ -25,7 +25,7 @@ if [ -z "$python" ]; then
     echo "ok 1 - score and generate # SKIP python3 reads the goldens, and is not here"
     exit 0
 fi
-echo "1..7"
+echo "1..8"
 "$python" - "$model" "$work" << 'EOF'
 import json, sys
 model, work = sys.argv[1:]
@@ -81,4 +81,8 @@ check "what is not JSON names its line" $?
 echo '{"prompt":"x"}' | tool generate --model "$model" max_new_token=3 > "$work/out"
 [ $? -eq 1 ] && grep -q "max_new_tokens" "$work/err"
 check "an unknown key names the nearest" $?
+
+echo '{"ids":[1]}' | tool score --model "$model" grid.pipeline=2 > "$work/out"
+[ $? -eq 1 ] && [ ! -s "$work/out" ] && grep -q "grid.pipeline.*accepted: 1" "$work/err"
+check "a pipeline is refused: lines are one rank's" $?
 exit $failed

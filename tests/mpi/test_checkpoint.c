@@ -1,4 +1,5 @@
-/* Checkpoints: the same bits on any rank count, and what happens to damaged, missing, unfinished and foreign ones. */
+/* Checkpoints: the same bits on any rank count (of other layouts: test_redistribute.c), and what happens to damaged, missing, unfinished and foreign ones. */
+#include "support/layouts.h"
 #include "support/support.h"
 
 #include <realign/checkpoint.h>
@@ -48,23 +49,27 @@ typedef struct {
     const char *name, *backend, *precision;
     ra_training mode;
     int32_t lora_rank;
+    bool stages; /* two, where the rank count is even */
 } setup;
 static const setup setups[] = {
-    {"cpu fp32, all parameters", "cpu", "fp32", RA_TRAIN_FULL, 0},
-    {"ref fp64, all parameters", "ref", "fp64", RA_TRAIN_FULL, 0},
-    {"cpu fp32, an adapter", "cpu", "fp32", RA_TRAIN_ADAPTER, 3},
-    {"ref fp64, an adapter", "ref", "fp64", RA_TRAIN_ADAPTER, 3},
+    {"cpu fp32, all parameters", "cpu", "fp32", RA_TRAIN_FULL, 0, false},
+    {"ref fp64, all parameters", "ref", "fp64", RA_TRAIN_FULL, 0, false},
+    {"cpu fp32, an adapter", "cpu", "fp32", RA_TRAIN_ADAPTER, 3, false},
+    {"ref fp64, an adapter", "ref", "fp64", RA_TRAIN_ADAPTER, 3, false},
 };
 enum { SETUPS = sizeof setups / sizeof setups[0] };
+static const setup staged = {"cpu fp32, all parameters, stages", "cpu", "fp32", RA_TRAIN_FULL, 0, true};
 
 static ra_err training_begin(const ra_comm *comm, const char *model, const setup *s, training *t)
 {
     memset(t, 0, sizeof *t);
-    ra_grid_make(comm, &t->grid);
     ra_lora_config lora = {.rank = s->lora_rank, .alpha = 6.0, .targets = 1u << RA_Q | 1u << RA_V | 1u << RA_DOWN};
+    test_layout layout = {.stages = s->stages && comm->size % 2 == 0 ? 2 : 1, .chunks = 1};
+    RA_TRY(ra_grid_make(comm, layout.stages, &t->grid));
+    ra_part part = test_layout_part(&layout, t->grid.stage, 2);
     RA_TRY(ra_backend_open(s->backend, s->precision, 1, &t->b));
     RA_TRY(ra_modelfile_open(model, &t->file));
-    RA_TRY(ra_model_open(t->b, t->file, s->mode, s->lora_rank ? &lora : NULL, 16, NULL, &t->m));
+    RA_TRY(ra_model_open(t->b, t->file, s->mode, s->lora_rank ? &lora : NULL, 16, &part, &t->m));
     if (s->lora_rank) ra_model_init_adapter(t->m, 7);
     ra_optimiser_config c = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.1};
     t->o = ra_optimiser_new(t->m, &t->grid, &c);
@@ -77,9 +82,10 @@ static void training_end(training *t)
     ra_model_close(t->m);
     ra_modelfile_close(t->file);
     ra_backend_close(t->b);
+    ra_grid_free(&t->grid);
 }
 
-/* One step on a made-up gradient, all of it from rank 0, so that it does not depend on the rank count. */
+/* One step on a made-up gradient, all of it from replica 0, so that it does not depend on the rank count. */
 static ra_err train(training *t)
 {
     int64_t n = ra_model_trainable(t->m)->size;
@@ -378,9 +384,9 @@ static const char *test_damage(const ra_comm *world)
         place p;
         training t, first, b;
         MPI_EXPECT_OK(place_make(world, &p));
-        MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &t));
-        MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &first));
-        MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &b));
+        MPI_EXPECT_OK(training_begin(world, p.model, &staged, &t));
+        MPI_EXPECT_OK(training_begin(world, p.model, &staged, &first));
+        MPI_EXPECT_OK(training_begin(world, p.model, &staged, &b));
         MPI_EXPECT_OK(train(&first));
         MPI_EXPECT_OK(write_two(&t, p.checkpoints));
         char *path = ra_path_join(p.checkpoints, "step-00000002.h5");
@@ -460,9 +466,9 @@ static const char *test_unreadable_on_one_rank(const ra_comm *world)
     place p;
     training t, first, b;
     MPI_EXPECT_OK(place_make(world, &p));
-    MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &t));
-    MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &first));
-    MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &b));
+    MPI_EXPECT_OK(training_begin(world, p.model, &staged, &t));
+    MPI_EXPECT_OK(training_begin(world, p.model, &staged, &first));
+    MPI_EXPECT_OK(training_begin(world, p.model, &staged, &b));
     MPI_EXPECT_OK(train(&first));
     MPI_EXPECT_OK(write_two(&t, p.checkpoints));
     char *other = ra_path_join(p.dir, "other"), *from = ra_path_join(p.checkpoints, "step-00000001.h5"),
@@ -505,9 +511,9 @@ static const char *test_foreign(const ra_comm *world)
     static const struct {
         setup s;
         const char *word;
-    } cases[] = {{{"", "ref", "fp64", RA_TRAIN_ADAPTER, 3}, "64"},
-                 {{"", "cpu", "fp32", RA_TRAIN_ADAPTER, 5}, "lora_A"},
-                 {{"", "cpu", "fp32", RA_TRAIN_FULL, 0}, "model.embed_tokens.weight"}};
+    } cases[] = {{{"", "ref", "fp64", RA_TRAIN_ADAPTER, 3, false}, "64"},
+                 {{"", "cpu", "fp32", RA_TRAIN_ADAPTER, 5, false}, "lora_A"},
+                 {{"", "cpu", "fp32", RA_TRAIN_FULL, 0, false}, "model.embed_tokens.weight"}};
     for (int i = 0; i < 3; i++) {
         MPI_EXPECT_OK(training_begin(world, p.model, &cases[i].s, &b));
         err = load(&b, p.checkpoints, &state, &found);
@@ -526,8 +532,8 @@ static const char *test_no_space(const ra_comm *world)
     place p;
     training t, b;
     MPI_EXPECT_OK(place_make(world, &p));
-    MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &t));
-    MPI_EXPECT_OK(training_begin(world, p.model, &setups[0], &b));
+    MPI_EXPECT_OK(training_begin(world, p.model, &staged, &t));
+    MPI_EXPECT_OK(training_begin(world, p.model, &staged, &b));
     char *dir = ra_path_join(getenv("REALIGN_SMALL_DISK"), "checkpoints"), *ballast = ra_path_join(dir, "ballast"),
          *zeros = ra_calloc(1, 1 << 20);
     MPI_EXPECT_OK(train(&t));

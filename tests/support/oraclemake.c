@@ -11,7 +11,7 @@
 
 ra_err test_oracle_open(const char *kind, const char *policy, ra_oracle **out)
 {
-    const ra_comm alone = {MPI_COMM_SELF, 0, 1};
+    const ra_grid alone = ra_grid_alone();
     ra_settings *s = ra_settings_new();
     ra_err err = ra_set_put(s, "policy", policy);
     if (err == RA_OK) err = ra_set_put(s, "oracle.kind", kind);

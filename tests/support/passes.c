@@ -6,10 +6,8 @@
 
 const ra_grid *grid_alone(void)
 {
-    static const ra_grid grid = {.world = {.comm = MPI_COMM_NULL, .size = 1},
-                                 .data = {.comm = MPI_COMM_NULL, .size = 1},
-                                 .pipeline = {.comm = MPI_COMM_NULL, .size = 1},
-                                 .stages = 1};
+    static ra_grid grid;
+    grid = ra_grid_alone();
     return &grid;
 }
 

@@ -94,7 +94,7 @@ static ra_err keep(void *context, int64_t id, const double *logit, double lse)
 /* Asks `n` of the sequences in the given order; returns the rows computed. */
 static int64_t ask(problem *p, int32_t rows, int32_t root_count, const int *order, int n, answers *out)
 {
-    ra_asker *a = ra_asker_new(p->m, rows, p->root, root_count, p->answer, ANSWERS, keep, out);
+    ra_asker *a = ra_asker_new(p->m, NULL, rows, p->root, root_count, p->answer, ANSWERS, keep, out);
     for (int i = 0; i < n; i++) {
         int k = order[i];
         CHECK_OK(ra_asker_add(a, k, p->sequence[k].token, p->sequence[k].count, p->sequence[k].branch));
@@ -128,7 +128,7 @@ static void test_against_whole_sequences(void **state)
         for (size_t k = 0; k < sizeof instances / sizeof *instances; k++) {
             problem p;
             open_problem(&p, models[f], instances[k].backend, instances[k].precision);
-            ra_scorer *s = ra_scorer_new(p.m, 256);
+            ra_scorer *s = ra_scorer_new(p.m, NULL, 256);
             answers a = {0};
             int64_t rows = ask(&p, 128, ROOT, forward, N, &a), given = 0;
             double worst = 0.0;
@@ -244,7 +244,7 @@ static void test_refusals(void **state)
     (void)state;
     problem p;
     open_problem(&p, models[0], "cpu", "fp32");
-    ra_asker *a = ra_asker_new(p.m, 64, p.root, ROOT, p.answer, ANSWERS, refuse, NULL);
+    ra_asker *a = ra_asker_new(p.m, NULL, 64, p.root, ROOT, p.answer, ANSWERS, refuse, NULL);
     int32_t ids[1000] = {1, 2, -3};
     check_fails(ra_asker_add(a, 0, ids, 0, 0), RA_ERR_DATA, "empty", NULL);
     check_fails(ra_asker_add(a, 0, ids, 3, 0), RA_ERR_DATA, "index 2", "vocabulary", NULL);
@@ -253,7 +253,7 @@ static void test_refusals(void **state)
     CHECK_OK(ra_asker_add(a, 1, ids, 3, 1));
     check_fails(ra_asker_flush(a), RA_ERR_NUMERIC, "refused 1", NULL);
     CHECK_OK(ra_asker_add(a, 1, ids, 3, 1));
-    ra_asker_clear(a); /* nothing is asked twice, and what was forgotten never */
+    CHECK_OK(ra_asker_end(a)); /* nothing is asked twice, and what was forgotten never */
     CHECK_OK(ra_asker_add(a, 2, ids, 3, 7));
     CHECK_OK(ra_asker_flush(a));
     ra_asker_free(a);

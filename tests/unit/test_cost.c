@@ -84,6 +84,27 @@ static void adapters(void **state)
     ra_arch_free(&a);
 }
 
+/* Llama-3.1-8B, LoRA on up and down: gate and up are made again, or all but down's product, unless its adapter reads what it made. */
+static void recomputation(void **state)
+{
+    (void)state;
+    ra_arch a = test_arch_parse(TEST_LLAMA31_8B);
+    ra_workload w = {.training = RA_TRAIN_ADAPTER, .lora = {.rank = 32, .targets = 1u << RA_UP}, .context = 150.0};
+    const double scores = 2.0 * 4096 * 150, gate_up = 2.0 * (2.0 * 4096 * 14336 + 32.0 * (4096 + 14336)),
+                 attention = 2.0 * (4096.0 * 6144 + 4096.0 * 4096) + 2.0 * scores, down = 2.0 * (4096.0 * 14336);
+    const double again[] = {scores, scores + gate_up, scores + gate_up + attention};
+    for (int k = 0; k < 3; k++) {
+        w.recompute = (ra_recompute)k;
+        check_close(ra_cost_layer(&a, 0, &w).again, again[k], 1e-14, 0, "made again");
+    }
+    ra_cost c = ra_cost_layer(&a, 0, &w);
+    check_close(c.again + down, scores + c.forward, 1e-14, 0, "a forward pass without its last product");
+    w.lora.targets |= 1u << RA_DOWN;
+    c = ra_cost_layer(&a, 0, &w);
+    check_close(c.again, scores + c.forward, 1e-14, 0, "a whole forward pass");
+    ra_arch_free(&a);
+}
+
 static void windows(void **state)
 {
     (void)state;
@@ -112,7 +133,7 @@ static ra_model *random_model(ra_backend *b, const char *dir, const char *family
     ra_modelfile *file;
     ra_model *m;
     CHECK_OK(ra_modelfile_open(model, &file));
-    CHECK_OK(ra_model_open(b, file, training, lora, 64, &m));
+    CHECK_OK(ra_model_open(b, file, training, lora, 64, NULL, &m));
     ra_modelfile_close(file);
     free(path);
     free(model);
@@ -120,12 +141,23 @@ static ra_model *random_model(ra_backend *b, const char *dir, const char *family
     return m;
 }
 
-static size_t kept_bytes(const ra_model *m, int32_t rows)
+/* Of a layer, as memory for one more or fewer differs. */
+static size_t kept_bytes(const ra_model *few, const ra_model *more, int32_t rows, const ra_keeping *keeping)
 {
-    ra_activations *acts = ra_activations_new(m, rows, true);
-    size_t bytes = ra_activations_bytes(acts);
-    ra_activations_free(acts);
-    return bytes;
+    return ra_activations_bytes(more, rows, keeping) - ra_activations_bytes(few, rows, keeping);
+}
+
+static void check_kept(const ra_model *few, const ra_model *more, ra_workload w)
+{
+    enum { ROWS = 64 }; /* a multiple of what allocations are rounded to */
+    for (int k = 0; k < 4; k++) {
+        w.recompute = k < 3 ? (ra_recompute)k : RA_RECOMPUTE_NONE;
+        w.split = k == 3;
+        const ra_keeping keeping = {.keep = true, .slots = 1, .recompute = w.recompute, .split = w.split};
+        const ra_cost c = ra_cost_layer(&more->arch, 2, &w);
+        assert_int_equal(kept_bytes(few, more, ROWS, &keeping),
+                         ROWS * ((size_t)c.kept_a * more->b->a_size + (size_t)c.kept_r * more->b->r_size));
+    }
 }
 
 /* A layer more takes what the model says: kept activations of every row, parameters, trainable ones. */
@@ -133,8 +165,7 @@ static void memory_as_measured(void **state)
 {
     (void)state;
     static const char *const families[] = {"llama", "qwen2", "gemma2"};
-    enum { ROWS = 64 }; /* a multiple of what allocations are rounded to */
-    ra_lora_config lora = {.rank = 16, .alpha = 16.0, .targets = 1u << RA_Q | 1u << RA_V | 1u << RA_DOWN};
+    ra_lora_config lora = {.rank = 16, .alpha = 16.0, .targets = 1u << RA_Q | 1u << RA_V | 1u << RA_UP | 1u << RA_DOWN};
     ra_backend *b;
     CHECK_OK(ra_backend_open("cpu", "bf16", 1, &b));
     char *dir = test_dir_make();
@@ -144,9 +175,8 @@ static void memory_as_measured(void **state)
             ra_model *few = random_model(b, dir, families[k], 2, training, adapted ? &lora : NULL);
             ra_model *more = random_model(b, dir, families[k], 3, training, adapted ? &lora : NULL);
             const ra_workload w = {.training = training, .lora = lora};
-            const ra_cost c = ra_cost_layer(&more->arch, 2, &w), all = ra_cost_model(&more->arch, &w);
-            const size_t kept = kept_bytes(more, ROWS) - kept_bytes(few, ROWS);
-            assert_int_equal(kept, ROWS * ((size_t)c.kept_a * b->a_size + (size_t)c.kept_r * b->r_size));
+            const ra_cost all = ra_cost_model(&more->arch, &w);
+            check_kept(few, more, w);
             int64_t held = 0, trainable = 0;
             for (int i = 0; i < more->base.count; i++) held += more->base.param[i].count;
             for (int i = 0; i < more->adapter.count; i++) held += more->adapter.param[i].count;
@@ -183,9 +213,9 @@ int main(int argc, char **argv)
     if (ra_comm_init(&argc, &argv, &world) != RA_OK) return 1;
     ra_log_setup(0, RA_LOG_QUIET);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_sizes), cmocka_unit_test(training), cmocka_unit_test(one_layer),
-        cmocka_unit_test(adapters),        cmocka_unit_test(windows),  cmocka_unit_test(memory_as_measured),
-        cmocka_unit_test(bytes),
+        cmocka_unit_test(published_sizes),    cmocka_unit_test(training), cmocka_unit_test(one_layer),
+        cmocka_unit_test(adapters),           cmocka_unit_test(windows),  cmocka_unit_test(recomputation),
+        cmocka_unit_test(memory_as_measured), cmocka_unit_test(bytes),
     };
     int failed = cmocka_run_group_tests_name("cost", tests, NULL, NULL);
     ra_comm_finalize();

@@ -97,7 +97,7 @@ static void test_stories_logps(void **state)
     json_t *root = read_json("data/models/stories260K/hf/golden_pref_logps_A.json"), *rows = json_object_get(root, "rows"), *row;
     for (size_t k = 0; k < sizeof instances / sizeof instances[0]; k++) {
         opened o = open_stories(instances[k].backend, instances[k].precision);
-        ra_scorer *s = ra_scorer_new(o.m, 128);
+        ra_scorer *s = ra_scorer_new(o.m, NULL, 128);
         double worst = 0.0;
         size_t i;
         json_array_foreach(rows, i, row)
@@ -172,7 +172,7 @@ static void test_stories_greedy(void **state)
     for (size_t k = 0; k < sizeof instances / sizeof instances[0]; k++) {
         opened o = open_stories(instances[k].backend, instances[k].precision);
         ra_generation config = {.batch = 3, .prefill_rows = 32, .max_new_tokens = 40};
-        ra_generator *g = ra_generator_new(o.m, &config);
+        ra_generator *g = ra_generator_new(o.m, NULL, &config);
         CHECK_OK(ra_generator_run(g, q.c, q.n));
         for (int32_t i = 0; i < q.n; i++) {
             same_ids(&q.c[i], json_object_get(json_array_get(root, (size_t)i), "continuation_ids"));
@@ -224,7 +224,7 @@ static void test_independence(void **state)
                                     .max_new_tokens = NEW,
                                     .stop = stop,
                                     .stops = 1};
-            ra_generator *g = ra_generator_new(o.m, &config);
+            ra_generator *g = ra_generator_new(o.m, NULL, &config);
             ra_continuation order[N];
             for (int i = 0; i < N; i++) order[i] = q.c[v % 2 ? N - 1 - i : i];
             CHECK_OK(ra_generator_run(g, order, N));
@@ -260,7 +260,7 @@ static void test_score_independence(void **state)
     static double logprob[3][N][LONGEST];
     static const int32_t rows[] = {4, 128, 4096};
     for (int v = 0; v < 3; v++) {
-        ra_scorer *s = ra_scorer_new(o.m, rows[v]);
+        ra_scorer *s = ra_scorer_new(o.m, NULL, rows[v]);
         ra_scored list[N];
         for (int i = 0; i < N; i++) {
             list[i] =
@@ -294,9 +294,9 @@ static void test_decode_against_score(void **state)
     enum { N = 12, NEW = 20 };
     queue q = random_queue(o.m, N, 13);
     ra_generation config = {.batch = 5, .prefill_rows = 64, .max_new_tokens = NEW};
-    ra_generator *g = ra_generator_new(o.m, &config);
+    ra_generator *g = ra_generator_new(o.m, NULL, &config);
     CHECK_OK(ra_generator_run(g, q.c, N));
-    ra_scorer *s = ra_scorer_new(o.m, 512);
+    ra_scorer *s = ra_scorer_new(o.m, NULL, 512);
     for (int i = 0; i < N; i++) {
         const ra_continuation *c = &q.c[i];
         int32_t n = c->prompt_count + c->count, *ids = ra_calloc((size_t)n, sizeof *ids);
@@ -327,7 +327,7 @@ static void test_refusals(void **state)
     opened o = open_stories("cpu", "fp32");
     int32_t ids[1024] = {1, 2, 3};
     ra_generation config = {.batch = 2, .prefill_rows = 64, .max_new_tokens = 8};
-    ra_generator *g = ra_generator_new(o.m, &config);
+    ra_generator *g = ra_generator_new(o.m, NULL, &config);
     ra_continuation c = {.id = 17, .prompt = ids, .prompt_count = 0};
     check_fails(ra_generator_run(g, &c, 1), RA_ERR_DATA, "17", "empty", NULL);
     c.prompt_count = 3;
@@ -342,7 +342,7 @@ static void test_refusals(void **state)
     ra_free(c.token);
     ra_generator_free(g);
     double logprob[4];
-    ra_scorer *s = ra_scorer_new(o.m, 16);
+    ra_scorer *s = ra_scorer_new(o.m, NULL, 16);
     ids[1] = -1;
     ra_scored q = {.id = 4, .token = ids, .count = 3, .first = 1, .logprob = logprob};
     check_fails(ra_scorer_run(s, &q, 1), RA_ERR_DATA, "4", "index 1", NULL);
@@ -381,7 +381,7 @@ static void test_hooks(void **state)
     watcher w = {.allowed = N + 1};
     ra_generation config = {
         .batch = 2, .prefill_rows = 64, .max_new_tokens = NEW, .finished = note_finished, .halt = says_halt, .context = &w};
-    ra_generator *g = ra_generator_new(o.m, &config);
+    ra_generator *g = ra_generator_new(o.m, NULL, &config);
     CHECK_OK(ra_generator_run(g, q.c, N));
     assert_int_equal(w.finished, N);
     assert_int_equal(w.tokens, N * NEW);
@@ -440,7 +440,7 @@ static void test_smollm2(void **state)
     }
     json_t *root = read_json("data/models/smollm2/golden.json"), *texts = json_object_get(root, "texts"), *item;
     opened o = open_model(path, "cpu", "fp32");
-    ra_scorer *s = ra_scorer_new(o.m, 512);
+    ra_scorer *s = ra_scorer_new(o.m, NULL, 512);
     double worst = 0.0;
     size_t i;
     json_array_foreach(texts, i, item)
@@ -460,7 +460,7 @@ static void test_smollm2(void **state)
         if (n > config.max_new_tokens) config.max_new_tokens = n;
     }
     queue q = read_queue(list);
-    ra_generator *g = ra_generator_new(o.m, &config);
+    ra_generator *g = ra_generator_new(o.m, NULL, &config);
     CHECK_OK(ra_generator_run(g, q.c, q.n));
     for (int32_t j = 0; j < q.n; j++) {
         const json_t *want = json_array_get(list, (size_t)j);

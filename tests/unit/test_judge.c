@@ -155,7 +155,7 @@ static void check_margins(const char *backend, const char *precision, double tol
     CHECK_OK(ra_tokenizer_open(model_path, &t));
     CHECK_OK(ra_judge_form_open(t, "auto", policy, yes[0], no[0], LIMIT, &form));
     assert_true(form.plain);
-    ra_scorer *s = ra_scorer_new(m, 512);
+    ra_scorer *s = ra_scorer_new(m, NULL, 512);
     double worst = 0.0;
     for (int i = 0; i < ITEMS; i += strcmp(backend, "ref") ? 1 : 3) { /* the yardstick is slow */
         ra_judge_page page = {0};

@@ -335,7 +335,7 @@ static void forget(void *state)
 static void test_broken_kinds(void **state)
 {
     (void)state;
-    static const ra_oracle_ops ops = {"exec", true, true, 8, misbehave, nothing, forget, too_much};
+    static const ra_oracle_ops ops = {"exec", true, true, 8, misbehave, nothing, forget, too_much, NULL};
     static const char *const messages[] = {"left 1 of 10 questions without an answer", "a question that was not put", "or twice"};
     for (mischief = 0; mischief < 4; mischief++) {
         ra_oracle_member m = {.ops = &ops, .identity = ra_strdup("x"), .threshold = 0.5};

@@ -171,6 +171,39 @@ static const char *check_blocking(const ra_schedule *s)
     return NULL;
 }
 
+/* Why that is so: in lockstep a receive is posted with the last slot of its rank that begins no later than the sender's slot; with its first where none does. */
+static const char *check_posts(const ra_schedule *s)
+{
+    static double begin[2][MOST_P * MOST_V * MOST_M]; /* forward, backward */
+    const ra_schedule_costs lockstep = {.forward = 1.0, .backward = 1.0, .backward_input = 1.0, .backward_weight = 1.0};
+    const char *wrong = NULL;
+    ra_schedule_timing t;
+    CHECK_OK(ra_schedule_time(s, &lockstep, &t));
+    for (int32_t r = 0; r < s->ranks; r++) {
+        for (int32_t i = 0; i < s->rank[r].slots; i++) {
+            const ra_slot *slot = &s->rank[r].slot[i];
+            if (slot->op == RA_SLOT_BACKWARD_WEIGHT) continue;
+            begin[slot->op != RA_SLOT_FORWARD][(slot->chunk * s->ranks + r) * MOST_M + slot->micro_batch] = t.start[r][i];
+        }
+    }
+    for (int32_t r = 0; r < s->ranks && !wrong; r++) {
+        const ra_schedule_rank *of = &s->rank[r];
+        for (int32_t i = 0; i < of->slots && !wrong; i++) {
+            for (int32_t j = of->post_begin[i]; j < of->post_begin[i + 1]; j++) {
+                const ra_slot *x = &of->slot[of->post[j]];
+                double sender =
+                    begin[x->op != RA_SLOT_FORWARD][(x->receive.chunk * s->ranks + x->receive.rank) * MOST_M + x->micro_batch];
+                wrong_rank = r;
+                wrong_slot = i;
+                if (i > 0 && t.start[r][i] > sender) wrong = "posted after its sender's slot begins";
+                if (i + 1 < of->slots && t.start[r][i + 1] <= sender) wrong = "posted earlier than need be";
+            }
+        }
+    }
+    ra_schedule_timing_free(&t);
+    return wrong;
+}
+
 /* The simulator does see deadlocks: 1F1B whose receives are posted with the slot that needs them, as blocking send and receive do, has one. */
 static void simulator_sees_deadlock(void **state)
 {
@@ -356,13 +389,31 @@ static void times_by_hand(void **state)
     check_close(makespan_of(&s, &c), 3 * 2 * 3.0, 0, 1e-12, "no latency within a rank");
     ra_schedule_free(&s);
     CHECK_OK(ra_schedule_make(RA_PIPELINE_FORWARD, 3, 5, 1, &s));
-    c = (ra_schedule_costs){.forward = 1.0, .stage = (const double[]){1.0, 3.0, 0.5}};
+    const ra_schedule_costs uneven[] = {{.forward = 1.0}, {.forward = 3.0}, {.forward = 0.5}};
+    c = (ra_schedule_costs){.stage = uneven};
     ra_schedule_timing t;
     CHECK_OK(ra_schedule_time(&s, &c, &t));
     check_close(t.makespan, 1.0 + 5 * 3.0 + 0.5, 0, 1e-12, "the slowest stage sets the pace");
     check_close(t.busy[1], 15.0, 0, 1e-12, "busy");
     check_close(t.start[2][1], 7.0, 0, 1e-12, "begin of the second micro-batch on the last rank");
     check_close(t.end[2][4], 16.5, 0, 1e-12, "end");
+    ra_schedule_timing_free(&t);
+    ra_schedule_free(&s);
+}
+
+/* A head that the last stage computes in its backward slots, 2 stages of 2 chunks: F 1, B 2, the head 4 more. */
+static void head_in_backward(void **state)
+{
+    (void)state;
+    const ra_schedule_costs even = {.forward = 1.0, .backward = 2.0}, last = {.forward = 1.0, .backward = 6.0};
+    const ra_schedule_costs stages[] = {even, even, even, last};
+    ra_schedule s;
+    ra_schedule_timing t;
+    CHECK_OK(ra_schedule_make(RA_PIPELINE_INTERLEAVED, 2, 1, 2, &s));
+    CHECK_OK(ra_schedule_time(&s, &(ra_schedule_costs){.latency = 0.5, .stage = stages}, &t));
+    check_close(t.makespan, 4 * 1.0 + 6.0 + 3 * 2.0 + 6 * 0.5, 0, 1e-12, "one after the other");
+    check_close(t.busy[0], 2 * 3.0, 0, 1e-12, "rank 0");
+    check_close(t.busy[1], 3.0 + 7.0, 0, 1e-12, "rank 1 has the head");
     ra_schedule_timing_free(&t);
     ra_schedule_free(&s);
 }
@@ -464,6 +515,7 @@ static struct {
     {.name = "every_micro_batch_once_in_order", .check = check_order},
     {.name = "messages_match", .check = check_messages},
     {.name = "no_deadlock", .check = check_blocking},
+    {.name = "posts_before_sends_in_lockstep", .check = check_posts},
     {.name = "buffers_never_collide", .check = check_buffers},
     {.name = "times_as_theory_has_them", .check = check_times},
 };
@@ -511,14 +563,20 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     static int index[CHECKS];
-    struct CMUnitTest tests[CHECKS + 8] = {
-        cmocka_unit_test(simulator_sees_deadlock), cmocka_unit_test(peaks_as_published), cmocka_unit_test(bubbles_as_published),
-        cmocka_unit_test(times_by_hand),           cmocka_unit_test(latency_hidden),     cmocka_unit_test(broken_table),
-        cmocka_unit_test(orders_as_published),     cmocka_unit_test(arguments),
+    struct CMUnitTest tests[CHECKS + 9] = {
+        cmocka_unit_test(simulator_sees_deadlock),
+        cmocka_unit_test(peaks_as_published),
+        cmocka_unit_test(bubbles_as_published),
+        cmocka_unit_test(times_by_hand),
+        cmocka_unit_test(head_in_backward),
+        cmocka_unit_test(latency_hidden),
+        cmocka_unit_test(broken_table),
+        cmocka_unit_test(orders_as_published),
+        cmocka_unit_test(arguments),
     };
     for (int k = 0; k < CHECKS; k++) {
         index[k] = k;
-        tests[8 + k] = (struct CMUnitTest){.name = checks[k].name, .test_func = of_all_schedules, .initial_state = &index[k]};
+        tests[9 + k] = (struct CMUnitTest){.name = checks[k].name, .test_func = of_all_schedules, .initial_state = &index[k]};
     }
     return cmocka_run_group_tests_name("schedule", tests, check_all, NULL);
 }

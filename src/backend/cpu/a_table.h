@@ -1,7 +1,7 @@
 /* The table of operators for one activation type; see a_rows.h. */
 const struct ra_backend_ops TABLE = {
     .alloc = ra_cpu_alloc,
-    .release = ra_cpu_release,
+    .release = ra_host_release,
     .upload = ra_cpu_copy,
     .download = ra_cpu_copy,
     .copy = ra_cpu_copy,
@@ -45,4 +45,5 @@ const struct ra_backend_ops TABLE = {
     .dot = ra_cpu_dot,
     .adamw = ra_cpu_adamw,
     .axpy = ra_cpu_axpy,
+    .link_open = ra_host_link_open,
 };

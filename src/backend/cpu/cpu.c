@@ -17,10 +17,6 @@ ra_err ra_backend_cpu_open(ra_backend *b, int threads)
     }
     bool bf16 = strcmp(b->precision, "bf16") == 0;
     if (bf16 && !ra_cpu_products_have_bf16(state->products)) state->wide = ra_cpu_wide_new();
-    b->a = bf16 ? RA_DTYPE_BF16 : RA_DTYPE_F32;
-    b->r = RA_DTYPE_F32;
-    b->a_size = bf16 ? sizeof(ra_bf16) : sizeof(float);
-    b->r_size = sizeof(float);
     b->ops = bf16 ? &ra_cpu_ops_bf16 : &ra_cpu_ops_f32;
     b->host = true;
     b->library = ra_cpu_products_version();

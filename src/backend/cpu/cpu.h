@@ -43,7 +43,6 @@ void ra_cpu_narrow(int64_t m, int64_t n, const float *from, void *c, int64_t ldc
 
 /* vectors.c: operators on type R alone */
 void *ra_cpu_alloc(ra_backend *b, size_t bytes);
-void ra_cpu_release(ra_backend *b, void *memory);
 void ra_cpu_copy(ra_backend *b, void *to, const void *from, size_t bytes);
 void ra_cpu_zero(ra_backend *b, void *memory, size_t bytes);
 double ra_cpu_sum_squares(ra_backend *b, int64_t n, const void *x);

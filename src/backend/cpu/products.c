@@ -305,7 +305,7 @@ void *ra_cpu_pack_weights(ra_backend *b, int64_t n, int64_t k, const void *w, in
 
 void ra_cpu_release_packed(ra_backend *b, void *packed)
 {
-    ra_cpu_release(b, ((packed_weights *)packed)->data);
+    ra_host_release(b, ((packed_weights *)packed)->data);
     ra_free(packed);
 }
 

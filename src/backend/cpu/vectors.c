@@ -8,16 +8,9 @@
 
 void *ra_cpu_alloc(ra_backend *b, size_t bytes)
 {
-    (void)b;
-    char *memory = ra_alloc(bytes, 1);
+    char *memory = ra_host_take(b, bytes);
     ra_cpu_zero(b, memory, bytes); /* touched by the threads that will use it */
     return memory;
-}
-
-void ra_cpu_release(ra_backend *b, void *memory)
-{
-    (void)b;
-    ra_free(memory);
 }
 
 enum { PIECE = 1 << 18 }; /* bytes */

@@ -70,8 +70,8 @@ static void rmsnorm(ra_backend *b, int64_t rows, int64_t h, const void *x, const
     ra_cuda_rmsnorm(ON(b), rows, h, x, w, plus_one, eps, y, rstd);
 }
 
-static void rmsnorm_add(ra_backend *b, int64_t rows, int64_t h, const void *x, const void *w, bool plus_one, double eps, void *sum,
-                        void *rstd)
+static void rmsnorm_add(ra_backend *b, int64_t rows, int64_t h, const void *x, const void *w, bool plus_one, double eps,
+                        void *sum, void *rstd)
 {
     ra_cuda_rmsnorm_add(ON(b), rows, h, x, w, plus_one, eps, sum, rstd);
 }
@@ -80,7 +80,8 @@ static void rmsnorm_grad(ra_backend *b, int64_t rows, int64_t h, const void *x, 
                          const void *dy, bool accumulate, void *dx, void *dw, const void *g, double *dot)
 {
     size_t bytes = dw ? ra_cuda_rmsnorm_grad_workspace(rows, h) : 0;
-    ra_cuda_rmsnorm_grad(ON(b), rows, h, x, w, plus_one, rstd, dy, accumulate, dx, dw, g, dot, ra_cuda_workspace(b, bytes), bytes);
+    ra_cuda_rmsnorm_grad(ON(b), rows, h, x, w, plus_one, rstd, dy, accumulate, dx, dw, g, dot, ra_cuda_workspace(b, bytes),
+                         bytes);
 }
 
 static void rope(ra_backend *b, int64_t rows, int32_t heads, int32_t head_dim, const int32_t *position, const void *cosine,
@@ -104,7 +105,8 @@ static void attention_grad(ra_backend *b, const ra_pack *pack, const ra_attentio
                            const void *lse, const void *dout, void *dqkv)
 {
     size_t bytes = ra_cuda_attention_grad_workspace(pack->rows, a);
-    ra_cuda_attention_grad(ON(b), ra_cuda_plan_of(pack), pack->rows, a, qkv, out, lse, dout, dqkv, ra_cuda_workspace(b, bytes), bytes);
+    ra_cuda_attention_grad(ON(b), ra_cuda_plan_of(pack), pack->rows, a, qkv, out, lse, dout, dqkv, ra_cuda_workspace(b, bytes),
+                           bytes);
 }
 
 static void cache_store(ra_backend *b, int32_t rows, const ra_attention *a, const void *qkv, int64_t ldq, const int32_t *slot,
@@ -117,8 +119,8 @@ static void attention_cached(ra_backend *b, int32_t rows, const ra_attention *a,
                              int64_t slot_stride, int64_t value_offset, const int32_t *slot, const int32_t *length, void *out)
 {
     size_t bytes = ra_cuda_attention_cached_workspace(rows, a, value_offset);
-    ra_cuda_attention_cached(ON(b), rows, a, q, ldq, cache, slot_stride, value_offset, slot, length, out, ra_cuda_workspace(b, bytes),
-                             bytes);
+    ra_cuda_attention_cached(ON(b), rows, a, q, ldq, cache, slot_stride, value_offset, slot, length, out,
+                             ra_cuda_workspace(b, bytes), bytes);
 }
 
 static void glu(ra_backend *b, int64_t rows, int64_t f, ra_glu kind, const void *gate_up, void *h)
@@ -251,6 +253,10 @@ static const struct ra_backend_ops cuda_ops = {
     .dot = dot,
     .adamw = adamw,
     .axpy = axpy,
+    .link_open = ra_cuda_link_open,
+    .link_close = ra_cuda_link_close,
+    .link_reduce_scatter = ra_cuda_link_reduce_scatter,
+    .link_all_gather = ra_cuda_link_all_gather,
 };
 
 ra_err ra_backend_cuda_open(ra_backend *b, int threads)

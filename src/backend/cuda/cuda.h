@@ -59,6 +59,12 @@ void ra_cuda_release_packed(ra_backend *b, void *packed);
 void ra_cuda_gemm_packed(ra_backend *b, int64_t m, int64_t n, int64_t k, const void *x, int64_t ldx, const void *packed,
                          bool accumulate, bool c_is_r, void *c, int64_t ldc);
 
+/* ---- link.c ---- */
+ra_link *ra_cuda_link_open(ra_backend *b, const ra_comm *comm, const char *what);
+void ra_cuda_link_close(ra_backend *b, ra_link *link);
+void ra_cuda_link_reduce_scatter(ra_backend *b, ra_link *link, float *values, int64_t n);
+void ra_cuda_link_all_gather(ra_backend *b, ra_link *link, float *values, int64_t n);
+
 /* ---- device.c ---- */
 bool ra_cuda_device_present(void);
 /* Chooses the device: the rank's number on its host modulo the devices there. */

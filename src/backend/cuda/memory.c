@@ -12,7 +12,8 @@ void *ra_cuda_take(ra_cuda_state *s, const char *what, size_t bytes)
         (void)cudaGetLastError();
         (void)cudaMemGetInfo(&available, &total);
         const double gib = 1 << 30;
-        ra_die("CUDA device %d has no %.3f GiB for %s (%s): of its %.2f GiB %.3f GiB are free, and this process holds %.3f GiB; smaller "
+        ra_die("CUDA device %d has no %.3f GiB for %s (%s): of its %.2f GiB %.3f GiB are free, and this process holds %.3f GiB; "
+               "smaller "
                "packs (pack.tokens), fewer samples at a time or more devices need less",
                s->device, (double)bytes / gib, what, cudaGetErrorName(status), (double)total / gib, (double)available / gib,
                (double)s->live / gib);

@@ -126,9 +126,11 @@ static void make(ra_cuda_products *p, const shape_key *key, product *e)
     cublasStatus_t status =
         cublasLtMatmulAlgoGetHeuristic(p->handle, e->operation, e->y, e->x, e->c, e->c, p->preference, 1, &found, &count);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0) {
-        ra_die("cuBLASLt has no product for (%lld, %lld) x (%lld, %lld), leading dimensions %lld, %lld, %lld, aligned to %u, %u, %u bytes: %s",
-               (long long)key->m, (long long)key->k, (long long)key->k, (long long)key->n, (long long)key->ldx, (long long)key->ldy,
-               (long long)key->ldc, key->align_x, key->align_y, key->align_c, cublasLtGetStatusString(status));
+        ra_die("cuBLASLt has no product for (%lld, %lld) x (%lld, %lld), leading dimensions %lld, %lld, %lld, aligned to %u, %u, "
+               "%u bytes: %s",
+               (long long)key->m, (long long)key->k, (long long)key->k, (long long)key->n, (long long)key->ldx,
+               (long long)key->ldy, (long long)key->ldc, key->align_x, key->align_y, key->align_c,
+               cublasLtGetStatusString(status));
     }
     e->algorithm = found.algo;
     e->key = *key;

@@ -2,7 +2,7 @@
 
 static const struct ra_backend_ops ref_ops = {
     .alloc = ra_ref_alloc,
-    .release = ra_ref_release,
+    .release = ra_host_release,
     .upload = ra_ref_move,
     .download = ra_ref_move,
     .copy = ra_ref_move,
@@ -46,14 +46,12 @@ static const struct ra_backend_ops ref_ops = {
     .dot = ra_ref_dot,
     .adamw = ra_ref_adamw,
     .axpy = ra_ref_axpy,
+    .link_open = ra_host_link_open,
 };
 
 ra_err ra_backend_ref_open(ra_backend *b)
 {
     b->ops = &ref_ops;
-    b->a = RA_DTYPE_F64;
-    b->r = RA_DTYPE_F64;
-    b->a_size = b->r_size = sizeof(double);
     b->row_independent = true;
     b->host = true;
     b->library = "plain loops in double";

@@ -6,7 +6,6 @@
 
 /* memory.c */
 void *ra_ref_alloc(ra_backend *b, size_t bytes);
-void ra_ref_release(ra_backend *b, void *memory);
 void ra_ref_move(ra_backend *b, void *to, const void *from, size_t bytes);
 void ra_ref_zero(ra_backend *b, void *memory, size_t bytes);
 void ra_ref_cast(ra_backend *b, int64_t n, const void *x, void *y);
