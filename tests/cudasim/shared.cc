@@ -9,29 +9,35 @@ namespace cudasim {
 
 storage dynamic_shared;
 
-storage::storage(const char *name, size_t element, size_t count) : name_(name), element_(element), size_(element * count), fixed_(true)
+storage::storage(const char *name, size_t element, size_t count) : name_(name), element_(element), fixed_(true)
 {
-    resize(size_);
+    resize(element * count);
 }
 
 void storage::resize(size_t bytes)
 {
     size_ = bytes;
-    if (bytes_.size() < bytes) bytes_.resize(bytes);
-    size_t cells = (bytes + GRANULE - 1) / GRANULE;
-    if (cell_.size() < cells) cell_.resize(cells);
-    cells_ = cell_.data();
+    if (bytes_.size() < bytes) {
+        bytes_.resize(bytes);
+        cell_.resize(bytes);
+        cells_ = cell_.data();
+    }
 }
 
 storage *storage::enter(const char *name, size_t element)
 {
+    if (launch_ == launch_number) {
+        if (element != element_) fail("shared array '%s' is declared with elements of %zu and of %zu bytes", name, element_, element);
+        return this;
+    }
+    launch_ = launch_number;
     name_ = name;
     element_ = element;
-    if (launch_ != launch_number && fixed_) {
+    for (shift_ = 0; element % ((size_t)2 << shift_) == 0 && (2 << shift_) <= WIDEST_CELL;) shift_++;
+    if (fixed_) {
         shared_used += size_;
         if (shared_used > shared_limit) fail("shared array '%s': %zu bytes of shared memory, %zu allowed", name, shared_used, shared_limit);
     }
-    launch_ = launch_number;
     return this;
 }
 
@@ -61,9 +67,11 @@ void storage::fail_at(int64_t offset, const char *verb, const char *why, ...) co
     fail("%s shared array '%s'[%lld]%s", verb, name_, index, reason);
 }
 
-void storage::fail_place(int64_t offset, size_t alignment, bool write) const
+void storage::fail_place(int64_t offset, size_t bytes, size_t alignment, bool write) const
 {
     const char *verb = write ? "write to" : "read of";
+    if (bytes >> shift_ == 0)
+        fail_at(offset, verb, ": %zu bytes of an element of %zu; declare the array with the smallest type it is used as", bytes, element_);
     if (((size_t)offset & (alignment - 1)) != 0)
         fail_at(offset, verb, ", at byte %lld, which is not aligned to %zu", (long long)offset, alignment);
     fail_at(offset, verb, " out of bounds: it has %zu elements of %zu bytes", size_ / element_, element_);

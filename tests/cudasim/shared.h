@@ -9,7 +9,8 @@
 
 namespace cudasim {
 
-enum { GRANULE = 2 }; /* bytes of a cell; a 1-byte element would share its cell with a neighbour's and is refused */
+/* A cell is watched as one: the largest power of two, up to WIDEST_CELL bytes, that divides the elements of the array as it is declared. */
+enum { WIDEST_CELL = 16 };
 
 /* When and by whom: bits from the lowest on are how many read (see cell), thread, how many __syncwarp its warp has passed since the last barrier, how many
  * barriers and blocks there have been. */
@@ -36,6 +37,12 @@ static inline bool same_thread(uint64_t a, uint64_t b)
     return ((a ^ b) >> STAMP_THREAD & 1023) == 0;
 }
 
+/* Several threads of this warp are known to have read since its last __syncwarp. */
+static inline bool seen_by_warp(uint64_t read)
+{
+    return (read & 3) == OF_WARP && (read ^ stamp) >> STAMP_WARP == 0;
+}
+
 class storage {
   public:
     storage(const char *name, size_t element, size_t count); /* a static array: lives as long as the program */
@@ -46,7 +53,7 @@ class storage {
     void watch_write(int64_t offset, size_t bytes, size_t alignment)
     {
         begin(offset, bytes, alignment, true);
-        for (cell *c = cells_ + offset / GRANULE, *end = c + bytes / GRANULE; c < end; c++) {
+        for (cell *c = cells_ + (offset >> shift_), *end = c + (bytes >> shift_); c < end; c++) {
             bool unread = !same_interval(c->read, stamp) || (same_thread(c->read, stamp) && (c->read & 3) == ONE);
             if (!unread || (same_interval(c->write, stamp) && !same_thread(c->write, stamp))) judge_write(*c, offset);
             c->write = stamp;
@@ -55,11 +62,11 @@ class storage {
     void watch_read(int64_t offset, size_t bytes, size_t alignment)
     {
         begin(offset, bytes, alignment, false);
-        for (cell *c = cells_ + offset / GRANULE, *end = c + bytes / GRANULE; c < end; c++) {
+        for (cell *c = cells_ + (offset >> shift_), *end = c + (bytes >> shift_); c < end; c++) {
             if (c->write < first_stamp || (same_interval(c->write, stamp) && !same_thread(c->write, stamp))) judge_read(*c, offset);
             if (!same_interval(c->read, stamp)) {
                 c->read = stamp;
-            } else if ((c->read & 3) != OF_BLOCK && c->read != stamp) {
+            } else if ((c->read & 3) != OF_BLOCK && c->read != stamp && !seen_by_warp(c->read)) {
                 note_reader(*c);
             }
         }
@@ -69,16 +76,17 @@ class storage {
     void begin(int64_t offset, size_t bytes, size_t alignment, bool write)
     {
         if (--until_switch == 0) give_way();
-        if ((uint64_t)offset >= size_ || size_ - (uint64_t)offset < bytes || ((uint64_t)offset & (alignment - 1)) != 0)
-            fail_place(offset, alignment, write);
+        if ((uint64_t)offset >= size_ || size_ - (uint64_t)offset < bytes || ((uint64_t)offset & (alignment - 1)) != 0 || bytes >> shift_ == 0)
+            fail_place(offset, bytes, alignment, write);
     }
-    [[noreturn]] void fail_place(int64_t offset, size_t alignment, bool write) const;
+    [[noreturn]] void fail_place(int64_t offset, size_t bytes, size_t alignment, bool write) const;
     [[noreturn]] void fail_at(int64_t offset, const char *verb, const char *why, ...) const __attribute__((format(printf, 4, 5)));
     void judge_write(const cell &c, int64_t offset) const; /* returns where a __syncwarp orders the two */
     void judge_read(const cell &c, int64_t offset) const;
     static void note_reader(cell &c);
     const char *name_ = "";
     size_t element_ = 1, size_ = 0;
+    unsigned shift_ = 0; /* log2 of a cell's bytes */
     unsigned launch_ = 0;
     bool fixed_ = false;
     cell *cells_ = nullptr;
@@ -143,7 +151,6 @@ template <class T> class shared_ptr {
     template <class U> friend class shared_ptr;
 
   public:
-    static_assert(sizeof(T) % GRANULE == 0, "elements of shared memory have an even number of bytes");
     shared_ptr() = default;
     shared_ptr(storage *s, int64_t o) : in(s), offset(o) {}
     template <class U, class = std::enable_if_t<std::is_same_v<T, const U>>> shared_ptr(const shared_ptr<U> &p) : in(p.in), offset(p.offset) {}
