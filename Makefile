@@ -1,7 +1,7 @@
 # realign: build, run, test. Everything a target needs is installed by `make deps` where apt-get exists; on a cluster,
 # load modules and override CC, PKG_CONFIG_PATH, DNNL_CFLAGS, DNNL_LIBS as needed (`make info` prints what was found).
 SHELL   := /bin/bash
-VERSION := 0.2.0
+VERSION := 0.3.0
 BUILD   ?= build$(if $(SAN),-san)$(if $(CUDA),-cuda)
 PREFIX  ?= /usr/local
 DESTDIR ?=

@@ -10,7 +10,11 @@
 
 #include <math.h>
 
-enum { BLOCK_BYTES = 16 << 20 };
+/* Of logits at a time: what a processor's cache holds, or enough that a product fills a GPU (doc/performance.md). */
+static int64_t block_bytes(const ra_model *m)
+{
+    return (m->b->host ? 16 : 128) << 20;
+}
 
 /* One number a head row, in backend memory. */
 enum { MAXIMUM, SUM, TARGET_LOGIT, LSE, REF_MAXIMUM, REF_SUM, WEIGHTED, LSE_REF, COEFFICIENT, DOT, COLUMNS };
@@ -30,7 +34,7 @@ struct ra_head {
 
 static int64_t block_for(const ra_model *m, int64_t rows)
 {
-    int64_t n = BLOCK_BYTES / ((rows ? rows : 1) * (int64_t)m->b->r_size) / 64 * 64;
+    int64_t n = block_bytes(m) / ((rows ? rows : 1) * (int64_t)m->b->r_size) / 64 * 64;
     if (n < 512) n = 512;
     return n < m->arch.vocabulary ? n : m->arch.vocabulary;
 }
@@ -38,7 +42,7 @@ static int64_t block_for(const ra_model *m, int64_t rows)
 /* Elements of a block of logits. Few rows take wide blocks: the buffer must hold the larger of both shapes. */
 static size_t cells_of(const ra_model *m, int32_t rows)
 {
-    size_t n = (size_t)rows, cells = (size_t)BLOCK_BYTES / m->b->r_size;
+    size_t n = (size_t)rows, cells = (size_t)block_bytes(m) / m->b->r_size;
     if (cells < n * (size_t)block_for(m, rows)) cells = n * (size_t)block_for(m, rows);
     return cells > n * (size_t)m->arch.vocabulary ? n * (size_t)m->arch.vocabulary : cells;
 }

@@ -33,15 +33,15 @@ static void test_memory(void **state)
     (void)state;
     ra_backend *b = open_cuda("fp32");
     size_t before, live, peak;
-    ra_cuda_memory(b, &before, &peak);
+    before = b->memory.live, peak = b->memory.peak;
     void *array[600];
     for (int i = 0; i < 600; i++) array[i] = ra_cuda_alloc(b, (size_t)(1 + i));
-    ra_cuda_memory(b, &live, &peak);
+    live = b->memory.live, peak = b->memory.peak;
     assert_int_equal(live - before, 600 * 601 / 2);
     assert_int_equal(peak, live);
     for (int i = 0; i < 600; i += 2) ra_cuda_release(b, array[i]);
     for (int i = 599; i > 0; i -= 2) ra_cuda_release(b, array[i]);
-    ra_cuda_memory(b, &live, &peak);
+    live = b->memory.live, peak = b->memory.peak;
     assert_int_equal(live, before);
     assert_int_equal(peak - before, 600 * 601 / 2);
     close_cuda(b);
@@ -152,8 +152,7 @@ static void test_packs(void **state)
     check_ids(b, &one);
     assert_int_equal(ra_cuda_plan_of(&one)->pieces, 3);
     assert_int_equal(ra_cuda_plan_of(&two)->pieces, 7);
-    size_t settled, live, peak;
-    ra_cuda_memory(b, &settled, &peak);
+    size_t settled = b->memory.live;
     for (int step = 0; step < 4; step++) {
         void *was = two.placed;
         ra_cuda_release_pack(b, &two);
@@ -163,8 +162,7 @@ static void test_packs(void **state)
         assert_ptr_equal(two.placed, was);
         check_ids(b, &two);
     }
-    ra_cuda_memory(b, &live, &peak);
-    assert_int_equal(live, settled);
+    assert_int_equal(b->memory.live, settled);
     ra_cuda_release_pack(b, &one);
     ra_cuda_release_pack(b, &two);
     ra_cuda_release_pack(b, &none);

@@ -264,20 +264,19 @@ ra_err ra_backend_cuda_open(ra_backend *b, int threads)
     (void)threads;
     bool bf16 = strcmp(b->precision, "bf16") == 0;
     ra_cuda_state *s = ra_calloc(1, sizeof *s);
+    s->b = b;
     ra_err err = ra_cuda_device_open(s);
     if (err == RA_OK) err = ra_cuda_products_open(&s->products, bf16, strcmp(b->precision, "tf32") == 0);
     if (err != RA_OK) {
         ra_free(s);
         return err;
     }
+    size_t total;
+    RA_CUDA(cudaMemGetInfo(&b->memory.capacity, &total));
     RA_CUDA(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
     RA_CUDA(cudaMallocHost((void **)&s->host_result, sizeof *s->host_result));
     s->result = ra_cuda_take(s, "a result", sizeof *s->result);
     b->ops = &cuda_ops;
-    b->a = bf16 ? RA_DTYPE_BF16 : RA_DTYPE_F32;
-    b->r = RA_DTYPE_F32;
-    b->a_size = bf16 ? sizeof(ra_bf16) : sizeof(float);
-    b->r_size = sizeof(float);
     b->library = s->library;
     b->host = false;
     b->widened = false;

@@ -14,11 +14,11 @@ typedef struct {
 } ra_cuda_allocation;
 
 typedef struct {
+    ra_backend *b; /* whose `memory` counts arrays, packs and the workspace; without what the libraries hold */
     cudaStream_t stream;
     ra_cuda_products *products;
     ra_cuda_allocation *allocation; /* what alloc gave and release has not taken back, in no order */
     size_t allocations, allocations_most;
-    size_t live, peak; /* bytes of device memory: of alloc, of packs and of the workspace */
     void *workspace;   /* of one operator at a time */
     size_t workspace_bytes;
     double *result, *host_result; /* of sums that return a number: on the device, and pinned */
@@ -44,8 +44,6 @@ void *ra_cuda_workspace(ra_backend *b, size_t bytes);
 /* Device memory that is counted but not zeroed; fatal, with what there is, where it fails. ra_cuda_take_back counts it down and frees it. */
 void *ra_cuda_take(ra_cuda_state *s, const char *what, size_t bytes);
 void ra_cuda_take_back(ra_cuda_state *s, void *memory, size_t bytes);
-/* Bytes of device memory in use now and at most since opening, without what the libraries hold. */
-void ra_cuda_memory(const ra_backend *b, size_t *live, size_t *peak);
 
 /* ---- products.c ---- */
 ra_err ra_cuda_products_open(ra_cuda_products **out, bool bf16, bool tf32);

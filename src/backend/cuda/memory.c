@@ -16,10 +16,10 @@ void *ra_cuda_take(ra_cuda_state *s, const char *what, size_t bytes)
                "smaller "
                "packs (pack.tokens), fewer samples at a time or more devices need less",
                s->device, (double)bytes / gib, what, cudaGetErrorName(status), (double)total / gib, (double)available / gib,
-               (double)s->live / gib);
+               (double)s->b->memory.live / gib);
     }
-    s->live += bytes;
-    if (s->live > s->peak) s->peak = s->live;
+    s->b->memory.live += bytes;
+    if (s->b->memory.live > s->b->memory.peak) s->b->memory.peak = s->b->memory.live;
     return memory;
 }
 
@@ -27,7 +27,7 @@ void ra_cuda_take_back(ra_cuda_state *s, void *memory, size_t bytes)
 {
     if (!memory) return;
     RA_CUDA(cudaFree(memory)); /* waits for what is queued */
-    s->live -= bytes;
+    s->b->memory.live -= bytes;
 }
 
 void *ra_cuda_alloc(ra_backend *b, size_t bytes)
@@ -93,10 +93,4 @@ void *ra_cuda_workspace(ra_backend *b, size_t bytes)
         s->workspace_bytes = bytes;
     }
     return s->workspace;
-}
-
-void ra_cuda_memory(const ra_backend *b, size_t *live, size_t *peak)
-{
-    *live = ra_cuda_state_of(b)->live;
-    *peak = ra_cuda_state_of(b)->peak;
 }
