@@ -73,7 +73,7 @@ endif
 $(BUILD)/src/backend/cuda/%.cu.o: src/backend/cuda/%.cu
 	@mkdir -p $(@D)
 	$(call say,NV,$<)
-	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_ARCHS) -Xcompiler -Wall -Iinclude -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_ARCHS) -Xcompiler -Wall -Iinclude $(filter -I%,$(PKG_CFLAGS)) -DOMPI_SKIP_MPICXX -MD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 # Does every kernel compile for GPUs? `make test` asks where there is an nvcc.
 cuda-objects: $(CUDA_CU:%=$(BUILD)/%.o)
@@ -124,7 +124,7 @@ $(SIM_TEST): $(SIM)/%: $(BUILD)/%.o $(TEST_LIB_OBJ) $(SIM_REG) $(SIM_LIB) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(SIM_LIBS) $(ALL_LIBS)
 
-$(SIM_OWN): $(SIM)/%: $(SIM)/%.o $(patsubst %,$(SIM)/%.o,$(wildcard tests/cuda/*.cu)) $(TEST_LIB_OBJ) $(SIM_LIB) $(LIB)
+$(SIM_OWN): $(SIM)/%: $(SIM)/%.o $(patsubst %,$(SIM)/%.o,$(wildcard tests/cuda/*.cu)) $(TEST_LIB_OBJ) $(SIM_REG) $(SIM_LIB) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(SIM_LIBS) $(ALL_LIBS)
 

@@ -12,20 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A backend as the registry would open it. */
 static ra_backend *open_cuda(const char *precision)
 {
-    ra_backend *b = ra_calloc(1, sizeof *b);
-    b->name = "cuda";
-    b->precision = precision;
-    if (ra_backend_cuda_open(b, 0) != RA_OK) fail_msg("%s", ra_error_message());
+    ra_backend *b = NULL;
+    CHECK_OK(ra_backend_open("cuda", precision, 0, &b));
     return b;
-}
-
-static void close_cuda(ra_backend *b)
-{
-    ra_backend_cuda_close(b);
-    ra_free(b);
 }
 
 static void test_memory(void **state)
@@ -44,7 +35,7 @@ static void test_memory(void **state)
     live = b->memory.live, peak = b->memory.peak;
     assert_int_equal(live, before);
     assert_int_equal(peak - before, 600 * 601 / 2);
-    close_cuda(b);
+    ra_backend_close(b);
 }
 
 /* Runs `act` in a child and returns what it wrote to stderr; it must not end well. */
@@ -171,7 +162,7 @@ static void test_packs(void **state)
     free_pack(&one);
     free_pack(&two);
     free_pack(&none);
-    close_cuda(b);
+    ra_backend_close(b);
 }
 
 /* C = X Y^T of small whole numbers, exact in every precision, from places that are aligned to an element alone. */
@@ -212,7 +203,7 @@ static void test_products(void **state)
     for (int p = 0; p < 3; p++) {
         ra_backend *b = open_cuda(precision[p]);
         for (int offset = 0; offset < 5; offset++) check_product(b, 5, 6, 9, offset);
-        close_cuda(b);
+        ra_backend_close(b);
     }
 }
 
@@ -233,7 +224,7 @@ static void test_many_shapes(void **state)
             ra_cuda_release(b, c);
         }
     }
-    close_cuda(b);
+    ra_backend_close(b);
 }
 
 /* TF32 rounds its operands to 10 bits of mantissa, float32 does not. */
@@ -252,7 +243,7 @@ static void test_tf32(void **state)
         ra_cuda_release(b, d_x);
         ra_cuda_release(b, d_y);
         ra_cuda_release(b, d_c);
-        close_cuda(b);
+        ra_backend_close(b);
     }
     assert_float_equal(result[0], x, 0);
     assert_float_equal(result[1], 1, 0);
@@ -266,12 +257,13 @@ static void test_devices(void **state)
     ra_backend *b = open_cuda("fp32");
     assert_int_equal(ra_cuda_state_of(b)->device, 2);
     assert_string_equal(b->library, "cuBLASLt 13.0, host execution model, device 2 of 4");
-    close_cuda(b);
+    ra_backend_close(b);
     unsetenv("OMPI_COMM_WORLD_LOCAL_RANK");
     setenv("CUDASIM_DEVICES", "-1", 1);
-    ra_backend refused = {.precision = "fp32"};
-    assert_int_equal(ra_backend_cuda_open(&refused, 0), RA_ERR_UNSUPPORTED);
-    assert_non_null(strstr(ra_error_message(), "no CUDA device here: cudaErrorInsufficientDriver"));
+    ra_backend *refused = NULL;
+    check_fails(ra_backend_open("cuda", "fp32", 0, &refused), RA_ERR_UNSUPPORTED,
+                "backend cuda, precision fp32: no CUDA device here: cudaErrorInsufficientDriver", NULL);
+    assert_null(refused);
     assert_false(ra_cuda_device_present());
     unsetenv("CUDASIM_DEVICES");
     assert_true(ra_cuda_device_present());
