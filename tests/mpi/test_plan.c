@@ -88,11 +88,11 @@ static const char *planned_is_real(const ra_comm *world)
     static const struct {
         const char *family;
         int layers, fewest, most; /* stages that the case is for */
-        const char *words[4];
+        const char *words[5];
     } cases[] = {{"gemma2", 4, 1, 4, {NULL}},
                  {"llama31", 4, 1, 4, {"precision=bf16", "recompute=inputs"}},
                  {"llama32_tied", 3, 1, 2, {"lora.enabled=true", "recompute=full"}},
-                 {"llama31", 4, 1, 4, {"grid.schedule=gpipe", "pack.minimum=7"}},
+                 {"llama31", 4, 1, 4, {"grid.schedule=gpipe", "pack.minimum=1", "pack.tokens=48", "train.batch=12"}},
                  {"llama31", 4, 2, 4, {"grid.schedule=zero-bubble"}},
                  {"gemma2", 4, 2, 2, {"grid.schedule=interleaved", "grid.chunks=2", "pack.minimum=5"}},
                  {"qwen25_tied", 2, 1, 2, {"weights.direction=cosine", "weights.parameters=adapter", "lora.enabled=true"}},
