@@ -26,6 +26,7 @@ struct pending_copy {
 struct thread {
     worker *on; /* NULL: not yet started, or ended */
     waiting state;
+    uint3 index;      /* threadIdx */
     place at;         /* where it waits */
     const char *what; /* what for */
     std::vector<pending_copy> copies;

@@ -68,18 +68,12 @@ static void arm_switch()
     until_switch = seeded() ? 1 + (long)draw(LONGEST_RUN) : 0x7fffffffffffffffL;
 }
 
-static uint3 index_of(int thread)
-{
-    unsigned t = (unsigned)thread;
-    return {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
-}
-
 void fail(const char *format, ...)
 {
     fflush(stdout);
     fprintf(stderr, "cudasim: kernel %s, block (%u, %u, %u)", kernel_name ? kernel_name : "(none)", blockIdx.x, blockIdx.y, blockIdx.z);
     if (block.current >= 0) {
-        uint3 at = index_of(block.current);
+        uint3 at = block.threads[block.current].index;
         fprintf(stderr, ", thread (%u, %u, %u)", at.x, at.y, at.z);
     }
     fputs(": ", stderr);
@@ -100,7 +94,7 @@ static void set_stamp()
 static int make_current(int t)
 {
     block.current = t;
-    threadIdx = index_of(t);
+    threadIdx = block.threads[t].index;
     set_stamp();
     return t;
 }
@@ -203,7 +197,8 @@ static worker *idle_worker()
         return w;
     }
     boost::context::stack_context stack = boost::context::protected_fixedsize_stack(STACK).allocate();
-    worker *made = new worker{boost::context::detail::make_fcontext(stack.sp, stack.size, begin_fiber)};
+    size_t offset = all_workers.size() * 7 % 64 * 64; /* or the tops of all stacks would share a few lines of the cache */
+    worker *made = new worker{boost::context::detail::make_fcontext((char *)stack.sp - offset, stack.size - offset, begin_fiber)};
     all_workers.push_back(made);
     return made;
 }
@@ -224,7 +219,7 @@ static worker *idle_worker()
     block.current = waits;
     if (other < 0) fail("waits at %s (%s:%d) for ever", t.what, t.at.file, t.at.line);
     const thread &o = block.threads[other];
-    uint3 at = index_of(other);
+    uint3 at = block.threads[other].index;
     if (o.state == ENDED) fail("divergent %s (%s:%d): thread (%u, %u, %u) has ended", t.what, t.at.file, t.at.line, at.x, at.y, at.z);
     fail("divergent %s (%s:%d): thread (%u, %u, %u) is at %s (%s:%d)", t.what, t.at.file, t.at.line, at.x, at.y, at.z, o.what, o.at.file,
          o.at.line);
@@ -270,6 +265,7 @@ void run_blocks(dim3 grid, dim3 size, void (*body)(void *), void *context)
     gridDim = grid;
     blockDim = size;
     block.count = (int)(size.x * size.y * size.z);
+    for (unsigned t = 0; t < (unsigned)block.count; t++) block.threads[t].index = {t % size.x, t / size.x % size.y, t / size.x / size.y};
     kernel_body = body;
     kernel_context = context;
     random_state = seed() * 0x2545f4914f6cdd1du + launch_number;
