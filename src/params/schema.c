@@ -398,15 +398,17 @@ const ra_key ra_schema[] = {
      .fallback = "auto",
      .words = "auto|ref|cpu|cuda",
      .unit = "",
-     .help = "Where the operators run: ref is the slow yardstick in double precision; cuda is there in programs built with CUDA=1; auto "
+     .help = "Where the operators run: ref is the slow yardstick in double precision; cuda is there in programs built with "
+             "CUDA=1; auto "
              "takes the fastest there is."},
     {.name = "precision",
      .type = RA_KEY_WORD,
      .fallback = "auto",
      .words = "auto|fp32|bf16|fp64|tf32",
      .unit = "",
-     .help = "Precision of products; master weights and sums are fp32. auto takes bf16 on GPUs, and on processors only where they "
-             "multiply it natively. fp64 is for backend: ref, tf32 for backend: cuda."},
+     .help =
+         "Precision of products; master weights and sums are fp32. auto takes bf16 on GPUs, and on processors only where they "
+         "multiply it natively. fp64 is for backend: ref, tf32 for backend: cuda."},
 
 #include "schema_grid.h"
 

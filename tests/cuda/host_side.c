@@ -89,8 +89,9 @@ static void test_fatal(void **state)
     (void)state;
     char text[4096];
     dies(ask_too_much, text, sizeof text);
-    assert_non_null(strstr(text, "CUDA device 0 has no 0.039 GiB for an array (cudaErrorMemoryAllocation): of its 0.06 GiB 0.023 GiB are free, "
-                                 "and this process holds 0.039 GiB"));
+    assert_non_null(strstr(
+        text, "CUDA device 0 has no 0.039 GiB for an array (cudaErrorMemoryAllocation): of its 0.06 GiB 0.023 GiB are free, "
+              "and this process holds 0.039 GiB"));
     dies(release_twice, text, sizeof text);
     assert_non_null(strstr(text, "which is no array of this backend"));
 }
@@ -182,7 +183,8 @@ static void check_product(ra_backend *b, int64_t m, int64_t n, int64_t k, int of
     for (int64_t i = 0; i < m * k; i++) x[i] = (float)(i % 5 - 2);
     for (int64_t i = 0; i < n * k; i++) y[i] = (float)(i % 7 - 3);
     char *d_wide = ra_cuda_alloc(b, bytes), *d_x = ra_cuda_alloc(b, (size_t)(m * k + offset) * size) + (size_t)offset * size;
-    char *d_y = ra_cuda_alloc(b, (size_t)(n * k + offset) * size), *d_c = ra_cuda_alloc(b, (size_t)(m * n + offset) * sizeof(float));
+    char *d_y = ra_cuda_alloc(b, (size_t)(n * k + offset) * size),
+         *d_c = ra_cuda_alloc(b, (size_t)(m * n + offset) * sizeof(float));
     ra_cuda_upload(b, d_wide, host, bytes);
     b->ops->cast_to_a(b, m * k, d_wide + (x - host) * (int64_t)sizeof *host, d_x);
     b->ops->cast_to_a(b, n * k, d_wide + (y - host) * (int64_t)sizeof *host, d_y + (size_t)offset * size);
@@ -279,8 +281,8 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),      cmocka_unit_test(test_fatal), cmocka_unit_test(test_packs),
-        cmocka_unit_test(test_products),    cmocka_unit_test(test_many_shapes), cmocka_unit_test(test_tf32),
+        cmocka_unit_test(test_memory),   cmocka_unit_test(test_fatal),       cmocka_unit_test(test_packs),
+        cmocka_unit_test(test_products), cmocka_unit_test(test_many_shapes), cmocka_unit_test(test_tf32),
         cmocka_unit_test(test_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

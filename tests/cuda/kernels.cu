@@ -67,56 +67,56 @@ static __global__ void mistake_kernel(sim_mistake mistake, float *global)
     RA_SHARED(float, cell, BLOCK);
     int t = (int)threadIdx.x, last = BLOCK - 1;
     switch (mistake) {
-        case SIM_READ_BEFORE_BARRIER: /* thread t reads what t + 1 writes */
-            cell[t] = 1;
-            global[t] = cell[(t + 1) % BLOCK];
-            break;
-        case SIM_WRITE_AFTER_READ:
-            cell[t] = 1;
+    case SIM_READ_BEFORE_BARRIER: /* thread t reads what t + 1 writes */
+        cell[t] = 1;
+        global[t] = cell[(t + 1) % BLOCK];
+        break;
+    case SIM_WRITE_AFTER_READ:
+        cell[t] = 1;
+        __syncthreads();
+        global[t] = cell[(t + 1) % BLOCK];
+        cell[t] = 2;
+        break;
+    case SIM_TWO_WRITERS: cell[0] = (float)t; break;
+    case SIM_SYNCWARP_ACROSS_WARPS: /* orders a warp, not two */
+        cell[t] = 1;
+        __syncwarp();
+        global[t] = cell[(t + 32) % BLOCK];
+        break;
+    case SIM_SHUFFLE_AS_BARRIER: /* shuffles order no memory */
+        cell[t] = 1;
+        global[t] = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
+        global[t] = cell[t ^ 1];
+        break;
+    case SIM_UNWRITTEN:
+        if (t < last) cell[t] = 1;
+        __syncthreads();
+        global[t] = cell[t];
+        break;
+    case SIM_PAST_END: cell[t + 1] = 1; break;
+    case SIM_BEFORE_BEGIN: cell[t - 1] = 1; break;
+    case SIM_MISALIGNED: ra_shared_cast<float4>(cell, 1)[0] = make_float4(0, 0, 0, 0); break;
+    case SIM_DIVERGENT_BARRIER:
+        if (t < 32) __syncthreads();
+        break;
+    case SIM_TWO_BARRIERS:
+        if (t < 32) {
             __syncthreads();
-            global[t] = cell[(t + 1) % BLOCK];
-            cell[t] = 2;
-            break;
-        case SIM_TWO_WRITERS: cell[0] = (float)t; break;
-        case SIM_SYNCWARP_ACROSS_WARPS: /* orders a warp, not two */
-            cell[t] = 1;
-            __syncwarp();
-            global[t] = cell[(t + 32) % BLOCK];
-            break;
-        case SIM_SHUFFLE_AS_BARRIER: /* shuffles order no memory */
-            cell[t] = 1;
-            global[t] = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
-            global[t] = cell[t ^ 1];
-            break;
-        case SIM_UNWRITTEN:
-            if (t < last) cell[t] = 1;
+        } else {
             __syncthreads();
-            global[t] = cell[t];
-            break;
-        case SIM_PAST_END: cell[t + 1] = 1; break;
-        case SIM_BEFORE_BEGIN: cell[t - 1] = 1; break;
-        case SIM_MISALIGNED: ra_shared_cast<float4>(cell, 1)[0] = make_float4(0, 0, 0, 0); break;
-        case SIM_DIVERGENT_BARRIER:
-            if (t < 32) __syncthreads();
-            break;
-        case SIM_TWO_BARRIERS:
-            if (t < 32) {
-                __syncthreads();
-            } else {
-                __syncthreads();
-            }
-            break;
-        case SIM_DIVERGENT_SHUFFLE:
-            if (t % 32 < 16) global[t] = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
-            break;
-        case SIM_PARTIAL_MASK: global[t] = __shfl_xor_sync(0xffffu, 1.0f, 1); break;
-        case SIM_GLOBAL_PAST_END: global[1024 + t] = 1; break;
-        case SIM_COPY_NOT_WAITED_FOR:
+        }
+        break;
+    case SIM_DIVERGENT_SHUFFLE:
+        if (t % 32 < 16) global[t] = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
+        break;
+    case SIM_PARTIAL_MASK: global[t] = __shfl_xor_sync(0xffffu, 1.0f, 1); break;
+    case SIM_GLOBAL_PAST_END: global[1024 + t] = 1; break;
+    case SIM_COPY_NOT_WAITED_FOR:
 #ifndef __CUDACC__
-            cudasim_copy_async(cell + t, global + t, sizeof(float));
-            cudasim_copy_async_commit();
+        cudasim_copy_async(cell + t, global + t, sizeof(float));
+        cudasim_copy_async_commit();
 #endif
-            break;
+        break;
     }
 }
 

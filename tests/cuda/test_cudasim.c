@@ -64,7 +64,7 @@ static void test_shuffle(void **state)
     static const struct {
         int lane, result[7];
     } wanted[] = {
-        {0, {5, 3, 0, 0, 3, 3, 9}},       {1, {5, 3, 1, 1, 4, 4, 8}},       {9, {5, 11, 6, 6, 12, 12, 0}},
+        {0, {5, 3, 0, 0, 3, 3, 9}},       {1, {5, 3, 1, 1, 4, 4, 8}},        {9, {5, 11, 6, 6, 12, 12, 0}},
         {14, {5, 11, 11, 11, 17, 14, 7}}, {17, {5, 19, 14, 17, 20, 20, 24}}, {31, {5, 27, 28, 28, 31, 31, 22}},
     };
     for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++) {
@@ -172,16 +172,24 @@ typedef struct {
 
 static const mistake_row mistakes[] = {
     {"read of another thread's cell before a barrier", SIM_READ_BEFORE_BARRIER, {"'cell'", "block (0, 0, 0), thread ("}},
-    {"write to a cell that another thread read", SIM_WRITE_AFTER_READ, {"race: ", "shared array 'cell'", "since the last barrier"}},
+    {"write to a cell that another thread read",
+     SIM_WRITE_AFTER_READ,
+     {"race: ", "shared array 'cell'", "since the last barrier"}},
     {"two writers", SIM_TWO_WRITERS, {"race: write to shared array 'cell'[0]", "wrote since the last barrier"}},
     {"__syncwarp between warps", SIM_SYNCWARP_ACROSS_WARPS, {"'cell'"}},
     {"a shuffle in place of __syncwarp", SIM_SHUFFLE_AS_BARRIER, {"race: read of shared array 'cell'"}},
     {"read of what nobody wrote", SIM_UNWRITTEN, {"thread (63, 0, 0): read of shared array 'cell'[63], which nobody wrote"}},
-    {"past the end", SIM_PAST_END, {"thread (63, 0, 0): write to shared array 'cell'[64] out of bounds: it has 64 elements of 4 bytes"}},
+    {"past the end",
+     SIM_PAST_END,
+     {"thread (63, 0, 0): write to shared array 'cell'[64] out of bounds: it has 64 elements of 4 bytes"}},
     {"before the beginning", SIM_BEFORE_BEGIN, {"thread (0, 0, 0): write to shared array 'cell'[-1] out of bounds"}},
     {"misaligned vector", SIM_MISALIGNED, {"at byte 4, which is not aligned to 16"}},
-    {"a barrier that some threads pass by", SIM_DIVERGENT_BARRIER, {"divergent __syncthreads (tests/cuda/kernels.cu:", "has ended"}},
-    {"two barriers at once", SIM_TWO_BARRIERS, {"divergent __syncthreads (tests/cuda/kernels.cu:", "other threads are at the one of"}},
+    {"a barrier that some threads pass by",
+     SIM_DIVERGENT_BARRIER,
+     {"divergent __syncthreads (tests/cuda/kernels.cu:", "has ended"}},
+    {"two barriers at once",
+     SIM_TWO_BARRIERS,
+     {"divergent __syncthreads (tests/cuda/kernels.cu:", "other threads are at the one of"}},
     {"half a warp shuffles", SIM_DIVERGENT_SHUFFLE, {"divergent __shfl_xor_sync (tests/cuda/kernels.cu:", "has ended"}},
     {"half a mask", SIM_PARTIAL_MASK, {"with mask 0xffff: only whole warps are understood"}},
     {"global memory past the end", SIM_GLOBAL_PAST_END, {"bytes past the end of an allocation of 4096 bytes"}},
@@ -310,9 +318,15 @@ int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     struct CMUnitTest tests[16 + MISTAKES] = {
-        cmocka_unit_test(test_sum),      cmocka_unit_test(test_shuffle),  cmocka_unit_test(test_dynamic_shared),
-        cmocka_unit_test(test_copies),   cmocka_unit_test(test_order),    cmocka_unit_test(test_launches),
-        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_copies_from_host), cmocka_unit_test(test_host_reads_device_memory),
+        cmocka_unit_test(test_sum),
+        cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_dynamic_shared),
+        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_launches),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_copies_from_host),
+        cmocka_unit_test(test_host_reads_device_memory),
     };
     size_t count = 9;
     for (int i = 0; i < MISTAKES; i++)

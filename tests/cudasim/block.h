@@ -5,7 +5,8 @@
 
 #include <vector>
 
-namespace cudasim {
+namespace cudasim
+{
 
 enum { WARP = warpSize, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP };
 
@@ -45,11 +46,11 @@ struct warp {
 struct block_state {
     thread threads[MOST_THREADS];
     warp warps[MOST_WARPS];
-    int count;      /* of threads */
-    int current;    /* the thread that runs, or -1 */
-    int arrived;    /* at the barrier */
+    int count;   /* of threads */
+    int current; /* the thread that runs, or -1 */
+    int arrived; /* at the barrier */
     place barrier_at;
-    uint32_t interval; /* grows at every barrier and block, never falls */
+    uint32_t interval;       /* grows at every barrier and block, never falls */
     uint32_t first_interval; /* of this block */
     int ready[MOST_THREADS], ready_count;
 };

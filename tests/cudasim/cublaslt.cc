@@ -9,7 +9,8 @@
 #include <cstdlib>
 #include <vector>
 
-struct cudasim_handle {};
+struct cudasim_handle {
+};
 struct cudasim_operation {
     cublasComputeType_t compute;
     bool transposed[2];
@@ -43,7 +44,8 @@ static float element(const void *matrix, const cudasim_layout *layout, int64_t r
 }
 
 /* The lines of op(A), or the columns of op(B), one after the other: k neighbours are summed over. */
-static std::vector<float> operand(const void *matrix, const cudasim_layout *layout, bool lines_are_columns, int64_t lines, int64_t k, bool tf32)
+static std::vector<float> operand(const void *matrix, const cudasim_layout *layout, bool lines_are_columns, int64_t lines,
+                                  int64_t k, bool tf32)
 {
     std::vector<float> out((size_t)(lines * k));
     for (int64_t line = 0; line < lines; line++) {
@@ -63,8 +65,11 @@ static void refuse(const char *why, long long x, long long y)
 
 static void check_matrix(const char *name, const void *matrix, const cudasim_layout *layout, uint64_t alignment)
 {
-    if ((uintptr_t)matrix % alignment != 0) refuse("a matrix is less aligned than the algorithm was asked for", (long long)((uintptr_t)matrix % alignment), (long long)alignment);
-    cudasim::check_device_range(name, matrix, (size_t)((layout->columns - 1) * layout->ld + layout->rows) * size_of(layout->type));
+    if ((uintptr_t)matrix % alignment != 0)
+        refuse("a matrix is less aligned than the algorithm was asked for", (long long)((uintptr_t)matrix % alignment),
+               (long long)alignment);
+    cudasim::check_device_range(name, matrix,
+                                (size_t)((layout->columns - 1) * layout->ld + layout->rows) * size_of(layout->type));
 }
 
 extern "C" {
@@ -140,7 +145,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void *value, size_t bytes)
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void *value,
+                                                    size_t bytes)
 {
     if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
         if (bytes != sizeof preference->workspace) return CUBLAS_STATUS_INVALID_VALUE;
@@ -156,11 +162,13 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 }
 
 /* The shapes of op(A) op(B) = D fit together, and leading dimensions hold a column. */
-static bool shapes_fit(const cudasim_operation *operation, const cudasim_layout *a, const cudasim_layout *b, const cudasim_layout *d)
+static bool shapes_fit(const cudasim_operation *operation, const cudasim_layout *a, const cudasim_layout *b,
+                       const cudasim_layout *d)
 {
     int64_t m = operation->transposed[0] ? a->columns : a->rows, k = operation->transposed[0] ? a->rows : a->columns;
     int64_t n = operation->transposed[1] ? b->rows : b->columns, kb = operation->transposed[1] ? b->columns : b->rows;
-    return m == d->rows && n == d->columns && k == kb && m > 0 && n > 0 && k > 0 && a->ld >= a->rows && b->ld >= b->rows && d->ld >= d->rows;
+    return m == d->rows && n == d->columns && k == kb && m > 0 && n > 0 && k > 0 && a->ld >= a->rows && b->ld >= b->rows &&
+           d->ld >= d->rows;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
@@ -186,7 +194,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
                               const void *c, cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t bytes, cudaStream_t)
 {
-    if (c != d || c_layout != d_layout || !shapes_fit(operation, a_layout, b_layout, d_layout)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (c != d || c_layout != d_layout || !shapes_fit(operation, a_layout, b_layout, d_layout))
+        return CUBLAS_STATUS_INVALID_VALUE;
     check_matrix("cublasLtMatmul, A", a, a_layout, algorithm->data[0]);
     check_matrix("cublasLtMatmul, B", b, b_layout, algorithm->data[1]);
     check_matrix("cublasLtMatmul, D", d, d_layout, algorithm->data[3]);

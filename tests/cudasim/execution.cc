@@ -14,7 +14,8 @@
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
-namespace cudasim {
+namespace cudasim
+{
 
 block_state block;
 const char *kernel_name;
@@ -71,7 +72,8 @@ static void arm_switch()
 void fail(const char *format, ...)
 {
     fflush(stdout);
-    fprintf(stderr, "cudasim: kernel %s, block (%u, %u, %u)", kernel_name ? kernel_name : "(none)", blockIdx.x, blockIdx.y, blockIdx.z);
+    fprintf(stderr, "cudasim: kernel %s, block (%u, %u, %u)", kernel_name ? kernel_name : "(none)", blockIdx.x, blockIdx.y,
+            blockIdx.z);
     if (block.current >= 0) {
         uint3 at = block.threads[block.current].index;
         fprintf(stderr, ", thread (%u, %u, %u)", at.x, at.y, at.z);
@@ -87,8 +89,8 @@ void fail(const char *format, ...)
 
 static void set_stamp()
 {
-    stamp = (uint64_t)block.interval << STAMP_INTERVAL | (uint64_t)block.warps[block.current / WARP].interval << STAMP_WARP_INTERVAL |
-            (uint64_t)block.current << STAMP_THREAD;
+    stamp = (uint64_t)block.interval << STAMP_INTERVAL |
+            (uint64_t)block.warps[block.current / WARP].interval << STAMP_WARP_INTERVAL | (uint64_t)block.current << STAMP_THREAD;
 }
 
 static int make_current(int t)
@@ -220,9 +222,10 @@ static worker *idle_worker()
     if (other < 0) fail("waits at %s (%s:%d) for ever", t.what, t.at.file, t.at.line);
     const thread &o = block.threads[other];
     uint3 at = block.threads[other].index;
-    if (o.state == ENDED) fail("divergent %s (%s:%d): thread (%u, %u, %u) has ended", t.what, t.at.file, t.at.line, at.x, at.y, at.z);
-    fail("divergent %s (%s:%d): thread (%u, %u, %u) is at %s (%s:%d)", t.what, t.at.file, t.at.line, at.x, at.y, at.z, o.what, o.at.file,
-         o.at.line);
+    if (o.state == ENDED)
+        fail("divergent %s (%s:%d): thread (%u, %u, %u) has ended", t.what, t.at.file, t.at.line, at.x, at.y, at.z);
+    fail("divergent %s (%s:%d): thread (%u, %u, %u) is at %s (%s:%d)", t.what, t.at.file, t.at.line, at.x, at.y, at.z, o.what,
+         o.at.file, o.at.line);
 }
 
 static void begin_block(unsigned x, unsigned y, unsigned z)
@@ -265,7 +268,8 @@ void run_blocks(dim3 grid, dim3 size, void (*body)(void *), void *context)
     gridDim = grid;
     blockDim = size;
     block.count = (int)(size.x * size.y * size.z);
-    for (unsigned t = 0; t < (unsigned)block.count; t++) block.threads[t].index = {t % size.x, t / size.x % size.y, t / size.x / size.y};
+    for (unsigned t = 0; t < (unsigned)block.count; t++)
+        block.threads[t].index = {t % size.x, t / size.x % size.y, t / size.x / size.y};
     kernel_body = body;
     kernel_context = context;
     random_state = seed() * 0x2545f4914f6cdd1du + launch_number;
@@ -318,7 +322,8 @@ void warp_barrier(const char *what, unsigned mask, bool orders_memory, place at)
     t.at = at;
     t.what = what;
     if (at.line != w.at.line || differs(what, w.what) || differs(at.file, w.at.file)) {
-        fail("divergent %s (%s:%d): other lanes of the warp are at %s (%s:%d)", what, at.file, at.line, w.what, w.at.file, w.at.line);
+        fail("divergent %s (%s:%d): other lanes of the warp are at %s (%s:%d)", what, at.file, at.line, w.what, w.at.file,
+             w.at.line);
     }
     if (++w.arrived < WARP) {
         t.state = AT_WARP;
@@ -327,7 +332,8 @@ void warp_barrier(const char *what, unsigned mask, bool orders_memory, place at)
     }
     w.arrived = 0;
     if (orders_memory) {
-        if (++w.interval >> (STAMP_INTERVAL - STAMP_WARP_INTERVAL)) fail("more calls of __syncwarp between two barriers than are counted");
+        if (++w.interval >> (STAMP_INTERVAL - STAMP_WARP_INTERVAL))
+            fail("more calls of __syncwarp between two barriers than are counted");
         set_stamp();
     }
     int first = block.current / WARP * WARP;

@@ -12,7 +12,8 @@ extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 enum { warpSize = 32 };
 
-namespace cudasim {
+namespace cudasim
+{
 
 enum { WIDEST = 64 }; /* bytes that a lane can show the others at a time */
 
@@ -28,7 +29,8 @@ void launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_
 {
     std::tuple<P...> values(static_cast<P>(std::forward<A>(argument))...);
     auto body = [&] { std::apply(kernel, values); };
-    run(name, (const void *)kernel, grid, block, shared_bytes, [](void *b) { (*static_cast<decltype(body) *>(b))(); }, &body);
+    run(
+        name, (const void *)kernel, grid, block, shared_bytes, [](void *b) { (*static_cast<decltype(body) *>(b))(); }, &body);
 }
 
 void barrier(place at);

@@ -13,7 +13,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-namespace cudasim {
+namespace cudasim
+{
 
 struct allocation {
     char *pages;
@@ -21,7 +22,7 @@ struct allocation {
 };
 
 static std::map<uintptr_t, allocation> &allocations = *new std::map<uintptr_t, allocation>; /* by first address */
-static int protection_key = -2;                                                           /* not asked for yet; -1: there is none */
+static int protection_key = -2; /* not asked for yet; -1: there is none */
 static int opened;
 enum { ALIGNMENT = 64, CANARY = 0xa5, MOST_FILLED = 64 << 20 };
 
@@ -47,11 +48,12 @@ static void on_fault(int, siginfo_t *info, void *)
         long long past = (long long)(at - near->first) - (long long)near->second.bytes;
         protection_key = -1; /* what follows may look at memory */
         if (block.current < 0) {
-            fprintf(stderr, "cudasim: host code touches device memory at %p, %lld bytes into an allocation of %zu\n", info->si_addr,
-                    (long long)(at - near->first), near->second.bytes);
+            fprintf(stderr, "cudasim: host code touches device memory at %p, %lld bytes into an allocation of %zu\n",
+                    info->si_addr, (long long)(at - near->first), near->second.bytes);
             abort();
         }
-        fail("global memory at %p: %lld bytes past the end of an allocation of %zu bytes", info->si_addr, past, near->second.bytes);
+        fail("global memory at %p: %lld bytes past the end of an allocation of %zu bytes", info->si_addr, past,
+             near->second.bytes);
     }
     sigaction(SIGSEGV, &before, NULL); /* not ours: the instruction is run again, and faults for whom it would have without us */
 }
@@ -146,7 +148,8 @@ extern "C" cudaError_t cudaFree(void *memory)
     for (char *p = a.pages; p < a.pages + a.mapped; p++) {
         if (p == (char *)memory) p += a.bytes;
         if (p < a.pages + a.mapped && (unsigned char)*p != CANARY) {
-            fprintf(stderr, "cudasim: somebody wrote %lld bytes from the beginning of an allocation of %zu bytes, outside of it\n",
+            fprintf(stderr,
+                    "cudasim: somebody wrote %lld bytes from the beginning of an allocation of %zu bytes, outside of it\n",
                     (long long)(p - (char *)memory), a.bytes);
             abort();
         }

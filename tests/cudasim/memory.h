@@ -3,7 +3,8 @@
 #define CUDASIM_MEMORY_H
 #include <cstddef>
 
-namespace cudasim {
+namespace cudasim
+{
 
 /* Device memory may be touched between these two alone, where the processor can protect it (protection keys): host code that follows a device pointer
  * ends the program as it would with a GPU. Calls nest. */
@@ -11,8 +12,14 @@ void open_device_memory();
 void close_device_memory();
 
 struct device_memory_opened {
-    device_memory_opened() { open_device_memory(); }
-    ~device_memory_opened() { close_device_memory(); }
+    device_memory_opened()
+    {
+        open_device_memory();
+    }
+    ~device_memory_opened()
+    {
+        close_device_memory();
+    }
 };
 
 /* Ends the program unless [memory, memory + bytes) lies in one allocation. */

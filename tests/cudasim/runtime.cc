@@ -26,9 +26,14 @@ struct cudasim_event {
     size_t copies; /* of the stream, when it was recorded */
 };
 
-namespace cudasim {
+namespace cudasim
+{
 
-enum { DEFAULT_SHARED = 48 * 1024, MOST_SHARED = 163 * 1024, SIDE = 65535 }; /* the most that sm_80 has, which is less than sm_90 */
+enum {
+    DEFAULT_SHARED = 48 * 1024,
+    MOST_SHARED = 163 * 1024,
+    SIDE = 65535
+}; /* the most that sm_80 has, which is less than sm_90 */
 static std::map<const void *, size_t> &allowed_shared = *new std::map<const void *, size_t>;
 static std::map<uintptr_t, size_t> &pinned = *new std::map<uintptr_t, size_t>;
 
@@ -42,14 +47,16 @@ void run(const char *name, const void *entry, dim3 grid, dim3 size, size_t share
     block.current = -1;
     uint64_t threads = (uint64_t)size.x * size.y * size.z;
     if (!threads || threads > MOST_THREADS || size.z > 64) fail("a block of (%u, %u, %u) threads", size.x, size.y, size.z);
-    if (threads % WARP != 0) fail("a block of %llu threads: only whole warps of %d are understood", (unsigned long long)threads, WARP);
+    if (threads % WARP != 0)
+        fail("a block of %llu threads: only whole warps of %d are understood", (unsigned long long)threads, WARP);
     if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > SIDE || grid.z > SIDE)
-        fail("a grid of (%u, %u, %u) blocks; at most (2147483647, %d, %d), and none of them 0", grid.x, grid.y, grid.z, SIDE, SIDE);
+        fail("a grid of (%u, %u, %u) blocks; at most (2147483647, %d, %d), and none of them 0", grid.x, grid.y, grid.z, SIDE,
+             SIDE);
     auto asked = allowed_shared.find(entry);
     size_t allowed = asked == allowed_shared.end() ? (size_t)DEFAULT_SHARED : asked->second;
     if (shared_bytes > allowed) {
-        fail("%zu bytes of dynamic shared memory; %zu are allowed (cudaFuncSetAttribute raises that, up to %d)", shared_bytes, allowed,
-             (int)MOST_SHARED);
+        fail("%zu bytes of dynamic shared memory; %zu are allowed (cudaFuncSetAttribute raises that, up to %d)", shared_bytes,
+             allowed, (int)MOST_SHARED);
     }
     launch_number++;
     shared_limit = allowed > DEFAULT_SHARED ? (size_t)MOST_SHARED : (size_t)DEFAULT_SHARED;
@@ -74,7 +81,8 @@ static void end_copies(cudaStream_t stream, size_t count)
     for (size_t i = 0; i < count; i++) {
         const copy_under_way &c = stream->copies[i];
         if (memcmp(c.from, c.was.data(), c.was.size()) == 0) continue;
-        fprintf(stderr, "cudasim: pinned host memory at %p changed while a copy of %zu bytes from it was under way\n", c.from, c.was.size());
+        fprintf(stderr, "cudasim: pinned host memory at %p changed while a copy of %zu bytes from it was under way\n", c.from,
+                c.was.size());
         abort();
     }
     stream->copies.erase(stream->copies.begin(), stream->copies.begin() + (long)count);
@@ -100,14 +108,14 @@ extern "C" {
 const char *cudaGetErrorName(cudaError_t error)
 {
     switch (error) {
-        case cudaSuccess: return "cudaSuccess";
-        case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
-        case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
-        case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
-        case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
-        case cudaErrorNoDevice: return "cudaErrorNoDevice";
-        case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
-        case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
     }
     return "unrecognized error code";
 }
@@ -153,10 +161,10 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 {
     if (device < 0 || device >= devices()) return cudaErrorInvalidDevice;
     switch (attribute) {
-        case cudaDevAttrMultiProcessorCount: *value = 4; return cudaSuccess;
-        case cudaDevAttrComputeCapabilityMajor: *value = 8; return cudaSuccess;
-        case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
-        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = MOST_SHARED; return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount: *value = 4; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor: *value = 8; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = MOST_SHARED; return cudaSuccess;
     }
     return cudaErrorInvalidValue;
 }

@@ -7,7 +7,8 @@
 #include <type_traits>
 #include <vector>
 
-namespace cudasim {
+namespace cudasim
+{
 
 /* A cell is watched as one: the largest power of two, up to WIDEST_CELL bytes, that divides the elements of the array as it is declared. */
 enum { WIDEST_CELL = 16 };
@@ -24,7 +25,8 @@ void give_way();
 enum { ONE = 0, OF_WARP = 1, OF_BLOCK = 2 };
 struct cell {
     uint64_t write; /* the last one */
-    uint64_t read;  /* the last one; in its lowest bits by whom there were reads in its intervals: ONE thread, several OF_WARP, or of the whole BLOCK */
+    uint64_t
+        read; /* the last one; in its lowest bits by whom there were reads in its intervals: ONE thread, several OF_WARP, or of the whole BLOCK */
 };
 
 static inline bool same_interval(uint64_t a, uint64_t b)
@@ -43,13 +45,17 @@ static inline bool seen_by_warp(uint64_t read)
     return (read & 3) == OF_WARP && (read ^ stamp) >> STAMP_WARP == 0;
 }
 
-class storage {
+class storage
+{
   public:
     storage(const char *name, size_t element, size_t count); /* a static array: lives as long as the program */
     storage() = default;                                     /* dynamic shared memory */
     void resize(size_t bytes);
     storage *enter(const char *name, size_t element); /* at its declaration in a kernel, by every thread */
-    char *data() { return bytes_.data(); }
+    char *data()
+    {
+        return bytes_.data();
+    }
     void watch_write(int64_t offset, size_t bytes, size_t alignment)
     {
         begin(offset, bytes, alignment, true);
@@ -63,7 +69,8 @@ class storage {
     {
         begin(offset, bytes, alignment, false);
         for (cell *c = cells_ + (offset >> shift_), *end = c + (bytes >> shift_); c < end; c++) {
-            if (c->write < first_stamp || (same_interval(c->write, stamp) && !same_thread(c->write, stamp))) judge_read(*c, offset);
+            if (c->write < first_stamp || (same_interval(c->write, stamp) && !same_thread(c->write, stamp)))
+                judge_read(*c, offset);
             if (!same_interval(c->read, stamp)) {
                 c->read = stamp;
             } else if ((c->read & 3) != OF_BLOCK && c->read != stamp && !seen_by_warp(c->read)) {
@@ -76,7 +83,8 @@ class storage {
     void begin(int64_t offset, size_t bytes, size_t alignment, bool write)
     {
         if (--until_switch == 0) give_way();
-        if ((uint64_t)offset >= size_ || size_ - (uint64_t)offset < bytes || ((uint64_t)offset & (alignment - 1)) != 0 || bytes >> shift_ == 0)
+        if ((uint64_t)offset >= size_ || size_ - (uint64_t)offset < bytes || ((uint64_t)offset & (alignment - 1)) != 0 ||
+            bytes >> shift_ == 0)
             fail_place(offset, bytes, alignment, write);
     }
     [[noreturn]] void fail_place(int64_t offset, size_t bytes, size_t alignment, bool write) const;
@@ -96,7 +104,8 @@ class storage {
 
 extern storage dynamic_shared;
 
-template <class T> class shared_ref {
+template <class T> class shared_ref
+{
     using value_type = std::remove_const_t<T>;
     storage *in;
     int64_t offset;
@@ -116,9 +125,14 @@ template <class T> class shared_ref {
     }
 
   public:
-    shared_ref(storage *s, int64_t o) : in(s), offset(o) {}
+    shared_ref(storage *s, int64_t o) : in(s), offset(o)
+    {
+    }
     shared_ref(const shared_ref &) = default;
-    operator value_type() const { return get(); }
+    operator value_type() const
+    {
+        return get();
+    }
     const shared_ref &operator=(const value_type &value) const
     {
         set(value);
@@ -129,11 +143,11 @@ template <class T> class shared_ref {
         set(other.get());
         return *this;
     }
-#define CUDASIM_COMPOUND(op)                                        \
-    template <class V> const shared_ref &operator op##=(V v) const  \
-    {                                                               \
-        set((value_type)(get() op v));                              \
-        return *this;                                               \
+#define CUDASIM_COMPOUND(op)                                       \
+    template <class V> const shared_ref &operator op##=(V v) const \
+    {                                                              \
+        set((value_type)(get() op v));                             \
+        return *this;                                              \
     }
     CUDASIM_COMPOUND(+)
     CUDASIM_COMPOUND(-)
@@ -145,27 +159,51 @@ template <class T> class shared_ref {
 #undef CUDASIM_COMPOUND
 };
 
-template <class T> class shared_ptr {
+template <class T> class shared_ptr
+{
     storage *in = nullptr;
     int64_t offset = 0;
     template <class U> friend class shared_ptr;
 
   public:
     shared_ptr() = default;
-    shared_ptr(storage *s, int64_t o) : in(s), offset(o) {}
-    template <class U, class = std::enable_if_t<std::is_same_v<T, const U>>> shared_ptr(const shared_ptr<U> &p) : in(p.in), offset(p.offset) {}
-    shared_ref<T> operator[](int64_t i) const { return {in, offset + i * (int64_t)sizeof(T)}; }
-    shared_ref<T> operator*() const { return {in, offset}; }
-    shared_ptr operator+(int64_t n) const { return {in, offset + n * (int64_t)sizeof(T)}; }
-    shared_ptr operator-(int64_t n) const { return {in, offset - n * (int64_t)sizeof(T)}; }
+    shared_ptr(storage *s, int64_t o) : in(s), offset(o)
+    {
+    }
+    template <class U, class = std::enable_if_t<std::is_same_v<T, const U>>>
+    shared_ptr(const shared_ptr<U> &p) : in(p.in), offset(p.offset)
+    {
+    }
+    shared_ref<T> operator[](int64_t i) const
+    {
+        return {in, offset + i * (int64_t)sizeof(T)};
+    }
+    shared_ref<T> operator*() const
+    {
+        return {in, offset};
+    }
+    shared_ptr operator+(int64_t n) const
+    {
+        return {in, offset + n * (int64_t)sizeof(T)};
+    }
+    shared_ptr operator-(int64_t n) const
+    {
+        return {in, offset - n * (int64_t)sizeof(T)};
+    }
     shared_ptr &operator+=(int64_t n)
     {
         offset += n * (int64_t)sizeof(T);
         return *this;
     }
-    shared_ptr &operator-=(int64_t n) { return *this += -n; }
+    shared_ptr &operator-=(int64_t n)
+    {
+        return *this += -n;
+    }
     void copy_async(const void *from, size_t bytes) const;
-    template <class U> shared_ptr<U> cast(int64_t elements) const { return {in, offset + elements * (int64_t)sizeof(T)}; }
+    template <class U> shared_ptr<U> cast(int64_t elements) const
+    {
+        return {in, offset + elements * (int64_t)sizeof(T)};
+    }
 };
 
 /* Asynchronous copies to shared memory, for the emulation of cp.async (4, 8 or 16 bytes): what the copy brings is there after the wait; until then the cells hold

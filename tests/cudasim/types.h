@@ -19,23 +19,27 @@ struct uint3 {
 
 struct dim3 {
     unsigned x, y, z;
-    constexpr dim3(unsigned vx = 1, unsigned vy = 1, unsigned vz = 1) : x(vx), y(vy), z(vz) {}
+    constexpr dim3(unsigned vx = 1, unsigned vy = 1, unsigned vz = 1) : x(vx), y(vy), z(vz)
+    {
+    }
 };
 
-#define CUDASIM_VECTORS(T, name)                                \
-    struct alignas(2 * sizeof(T)) name##2 {                     \
-        T x, y;                                                 \
-    };                                                          \
-    struct alignas(4 * sizeof(T)) name##4 {                     \
-        T x, y, z, w;                                           \
-    };                                                          \
-    static inline name##2 make_##name##2(T x, T y)              \
-    {                                                           \
-        return {x, y};                                          \
-    }                                                           \
-    static inline name##4 make_##name##4(T x, T y, T z, T w)    \
-    {                                                           \
-        return {x, y, z, w};                                    \
+#define CUDASIM_VECTORS(T, name)                             \
+    struct alignas(2 * sizeof(T)) name##2                    \
+    {                                                        \
+        T x, y;                                              \
+    };                                                       \
+    struct alignas(4 * sizeof(T)) name##4                    \
+    {                                                        \
+        T x, y, z, w;                                        \
+    };                                                       \
+    static inline name##2 make_##name##2(T x, T y)           \
+    {                                                        \
+        return {x, y};                                       \
+    }                                                        \
+    static inline name##4 make_##name##4(T x, T y, T z, T w) \
+    {                                                        \
+        return {x, y, z, w};                                 \
     }
 CUDASIM_VECTORS(float, float)
 CUDASIM_VECTORS(int, int)
@@ -53,14 +57,14 @@ static inline double2 make_double2(double x, double y)
 }
 
 /* As on the device: the other operand where one is a NaN, for floating point. */
-#define CUDASIM_MIN_MAX(T)          \
-    static inline T min(T a, T b)   \
-    {                               \
-        return b < a ? b : a;       \
-    }                               \
-    static inline T max(T a, T b)   \
-    {                               \
-        return a < b ? b : a;       \
+#define CUDASIM_MIN_MAX(T)        \
+    static inline T min(T a, T b) \
+    {                             \
+        return b < a ? b : a;     \
+    }                             \
+    static inline T max(T a, T b) \
+    {                             \
+        return a < b ? b : a;     \
     }
 CUDASIM_MIN_MAX(int)
 CUDASIM_MIN_MAX(unsigned)

@@ -197,7 +197,8 @@ static void on_attention_prefixed(op_run *r, const op_case *c)
     for (int t = 0; t < ROWS; t++) pack.position[t] += PREFIX;
     ra_attention a = {1, 1, DIM, 0.5, c->softcap, c->window};
     void *qkv = input(r, OP_A, ROWS * 3 * DIM, BAD_ROW * 3 * DIM + 5), *cache = input(r, OP_A, 2 * PREFIX * DIM, -1);
-    ra_cached_prefix prefix = {cache, 2 * PREFIX * DIM, PREFIX * DIM, op_placed_indices(r, 1, &none), op_placed_indices(r, 1, &length)};
+    ra_cached_prefix prefix = {cache, 2 * PREFIX * DIM, PREFIX * DIM, op_placed_indices(r, 1, &none),
+                               op_placed_indices(r, 1, &length)};
     r->b->ops->place_pack(r->b, &pack);
     r->b->ops->attention_prefixed(r->b, &pack, &a, &prefix, qkv, op_out(r, "out", OP_A, ROWS * DIM));
     r->b->ops->release_pack(r->b, &pack);
@@ -316,7 +317,8 @@ int main(int arguments, char **argument)
         s->b = op_open(s->instance, &message);
         snprintf(why[i], sizeof why[i], "%s", message);
         for (int k = 0; k < 2; k++, count++) {
-            snprintf(name[count], sizeof name[0], "%s %s: %s", s->instance->name, s->instance->precision, k ? "sums" : "operators");
+            snprintf(name[count], sizeof name[0], "%s %s: %s", s->instance->name, s->instance->precision,
+                     k ? "sums" : "operators");
             tests[count] = (struct CMUnitTest){name[count], k ? test_sums : test_nan, NULL, NULL, s};
         }
     }

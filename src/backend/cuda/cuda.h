@@ -19,7 +19,7 @@ typedef struct {
     ra_cuda_products *products;
     ra_cuda_allocation *allocation; /* what alloc gave and release has not taken back, in no order */
     size_t allocations, allocations_most;
-    void *workspace;   /* of one operator at a time */
+    void *workspace; /* of one operator at a time */
     size_t workspace_bytes;
     double *result, *host_result; /* of sums that return a number: on the device, and pinned */
     ra_cuda_pack *idle_packs;     /* released ones, to be filled again */
