@@ -163,5 +163,6 @@ int main(void)
         cmocka_unit_test(test_count),       cmocka_unit_test(test_outline), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_suggestions), cmocka_unit_test(test_bytes),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    cmocka_set_message_output(CM_OUTPUT_TAP);
+    return cmocka_run_group_tests_name("memory", tests, NULL, NULL);
 }
