@@ -159,10 +159,10 @@ static void test_bytes(void **state)
 
 int main(void)
 {
-    cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_count),       cmocka_unit_test(test_outline), cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_suggestions), cmocka_unit_test(test_bytes),
     };
+    cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests_name("memory", tests, NULL, NULL);
 }
