@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 typedef struct ra_backend ra_backend;
-typedef struct ra_link ra_link; /* a backend's own way between ranks */
+typedef struct ra_link ra_link; /* a backend's way between ranks */
 
 typedef enum { RA_GLU_SILU, RA_GLU_GELU_TANH } ra_glu;
 typedef enum { RA_NO_TRANSPOSE, RA_TRANSPOSE } ra_transpose;
@@ -176,11 +176,11 @@ struct ra_backend_ops {
     /* y += s x */
     void (*axpy)(ra_backend *b, int64_t n, double s, const void *x, void *y);
 
-    /* ---- sums over ranks without a way through host memory, where the backend has one (NCCL between GPUs) ---- */
-    /* Collective over `comm`, which must outlive it. NULL, on all ranks, where there is none, or where these devices cannot be connected (said in the log). `what` names it in messages. */
+    /* ---- sums over ranks: by MPI from host memory, or the backend's own way (NCCL between GPUs) ---- */
+    /* Collective over `comm`, which must outlive it. `what` names it in messages. */
     ra_link *(*link_open)(ra_backend *b, const ra_comm *comm, const char *what);
     void (*link_close)(ra_backend *b, ra_link *link);
-    /* Collective. The same ranges and bits as ra_comm_reduce_scatter_f32 and ra_comm_all_gather_f32. */
+    /* Collective, float32 alone. As ra_comm_reduce_scatter_f32 and ra_comm_all_gather_f32: the same ranges and the same bits. */
     void (*link_reduce_scatter)(ra_backend *b, ra_link *link, float *values, int64_t n);
     void (*link_all_gather)(ra_backend *b, ra_link *link, float *values, int64_t n);
 };

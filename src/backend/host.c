@@ -34,12 +34,35 @@ void ra_host_release_pack(ra_backend *b, ra_pack *pack)
     (void)pack;
 }
 
+struct ra_link {
+    const ra_comm *comm;
+};
+
 ra_link *ra_host_link_open(ra_backend *b, const ra_comm *comm, const char *what)
 {
     (void)b;
-    (void)comm;
     (void)what;
-    return NULL;
+    ra_link *link = ra_calloc(1, sizeof *link);
+    link->comm = comm;
+    return link;
+}
+
+void ra_host_link_close(ra_backend *b, ra_link *link)
+{
+    (void)b;
+    ra_free(link);
+}
+
+void ra_host_link_reduce_scatter(ra_backend *b, ra_link *link, float *values, int64_t n)
+{
+    (void)b;
+    ra_comm_reduce_scatter_f32(link->comm, values, n);
+}
+
+void ra_host_link_all_gather(ra_backend *b, ra_link *link, float *values, int64_t n)
+{
+    (void)b;
+    ra_comm_all_gather_f32(link->comm, values, n);
 }
 
 ra_host_view ra_host_view_of(ra_backend *b, void *memory, size_t bytes)

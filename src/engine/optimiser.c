@@ -12,7 +12,7 @@ struct ra_optimiser {
     int64_t size, begin, end, steps;
     void *gradient;  /* (size) R */
     void *moment[2]; /* (end - begin) R */
-    ra_link *link;   /* over the data dimension, where the backend has one */
+    ra_link *link;   /* over the data dimension */
 };
 
 /* The range whose moments a rank of `data` holds; the double-precision yardstick updates everything on every rank. */
@@ -44,7 +44,7 @@ ra_optimiser *ra_optimiser_new(ra_model *m, const ra_grid *grid, const ra_optimi
     ra_optimiser_sizes sizes = ra_optimiser_sizes_of(m, &grid->data);
     o->gradient = b->ops->alloc(b, sizes.gradient);
     for (int i = 0; i < 2; i++) o->moment[i] = b->ops->alloc(b, sizes.moments / 2);
-    if (b->r == RA_DTYPE_F32 && grid->data.size > 1) o->link = b->ops->link_open(b, &grid->data, "data");
+    o->link = b->ops->link_open(b, &grid->data, "data");
     return o;
 }
 
@@ -52,7 +52,7 @@ void ra_optimiser_free(ra_optimiser *o)
 {
     if (!o) return;
     ra_backend *b = o->m->b;
-    if (o->link) b->ops->link_close(b, o->link);
+    b->ops->link_close(b, o->link);
     b->ops->release(b, o->gradient);
     for (int i = 0; i < 2; i++) b->ops->release(b, o->moment[i]);
     ra_free(o);
@@ -94,35 +94,14 @@ double ra_learning_rate(const ra_optimiser_config *c, int64_t t)
     return c->lr * (c->min_lr_ratio + (1.0 - c->min_lr_ratio) * shape);
 }
 
-/* Sums over the data dimension; where the state is sharded, this rank's range alone. */
+/* Sums over the data dimension; where the state is sharded, this rank's range alone. The double-precision yardstick's memory is the host's. */
 static void reduce(ra_optimiser *o, bool sharded)
 {
-    ra_backend *b = o->m->b;
-    if (o->grid->data.size == 1) return;
-    if (o->link) {
-        b->ops->link_reduce_scatter(b, o->link, o->gradient, o->size);
-        return;
-    }
-    ra_host_view view = ra_host_view_of(b, o->gradient, (size_t)o->size * b->r_size);
     if (sharded) {
-        ra_comm_reduce_scatter_f32(&o->grid->data, view.host, o->size);
+        o->m->b->ops->link_reduce_scatter(o->m->b, o->link, o->gradient, o->size);
     } else {
-        ra_comm_sum_f64(&o->grid->data, view.host, o->size);
+        ra_comm_sum_f64(&o->grid->data, o->gradient, o->size);
     }
-    ra_host_view_end(b, &view, true);
-}
-
-static void share_masters(ra_optimiser *o)
-{
-    ra_backend *b = o->m->b;
-    if (o->grid->data.size == 1) return;
-    if (o->link) {
-        b->ops->link_all_gather(b, o->link, ra_model_masters(o->m), o->size);
-        return;
-    }
-    ra_host_view view = ra_host_view_of(b, ra_model_masters(o->m), (size_t)o->size * b->r_size);
-    ra_comm_all_gather_f32(&o->grid->data, view.host, o->size);
-    ra_host_view_end(b, &view, true);
 }
 
 /* Over all stages and each tensor once: a copy of a tied head, which comes last, is the first stage's. */
@@ -159,7 +138,7 @@ ra_err ra_optimiser_step(ra_optimiser *o, double *norm)
                   .gradient_scale = c->clip > 0.0 && *norm > c->clip ? c->clip / (*norm + 1e-6) : 1.0};
     char *masters = ra_model_masters(o->m);
     b->ops->adamw(b, n, &h, (char *)o->gradient + skip, o->moment[0], o->moment[1], masters + skip);
-    if (sharded) share_masters(o);
+    if (sharded) b->ops->link_all_gather(b, o->link, (float *)(void *)masters, o->size);
     b->ops->zero(b, o->gradient, (size_t)o->size * b->r_size);
     ra_model_refresh(o->m);
     o->steps = t;

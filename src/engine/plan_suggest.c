@@ -48,7 +48,7 @@ static bool try_schedules(ra_plan_request *q, size_t limit, size_t *bytes)
 static bool try_layouts(ra_plan_request *q, size_t limit, size_t *bytes)
 {
     const ra_grid_layout asked = q->layout;
-    for (int32_t rows = asked.rows; rows >= 16 && rows >= q->longest; rows /= 2) {
+    for (int32_t rows = asked.rows; rows == asked.rows || (rows >= 16 && rows >= q->longest); rows /= 2) {
         for (int32_t stages = asked.stages; stages <= asked.ranks && stages <= q->arch->layers; stages++) {
             if (asked.ranks % stages != 0 || (stages != asked.stages && stages % asked.stages != 0)) continue;
             q->layout.rows = rows;

@@ -127,7 +127,10 @@ static ra_err find_data(ra_plan_view *v)
     } else {
         assume_data(run);
         list_files(v->s, &v->files);
-        v->guess = "pairs of 60 prompt and 2 x 120 response tokens, data.max_tokens at most, in all sets alike";
+        v->guess =
+            run->count[RA_ACTION_PAIR] > 0
+                ? "pairs of 60 prompt and 2 x 120 response tokens, data.max_tokens at most"
+                : "pairs of 60 prompt and 2 x 120 response tokens, data.max_tokens at most, a third in each of the three sets";
     }
     const bool kl = ra_set_bool(v->s, "train.kl") && ra_set_real(v->s, "alpha_kl") > 0.0;
     for (int a = 0; a < RA_ACTIONS; a++) {

@@ -95,7 +95,7 @@ signal killed TERM mpirun # mpirun hands it on, gives its ranks a second, and ha
 check "SIGTERM to mpirun: a checkpoint, and on to the same bits" $?
 
 fresh limit
-train limit run.wall_limit=0.15s run.stop_margin=0s
+train limit run.wall_limit=0.6s run.stop_margin=0s
 [ $? -eq 75 ] && grep -q 'wall-clock limit' "$work/log" && stopped limit && train limit && same limit
 check "run.wall_limit: 75, a checkpoint, and on to the same bits" $?
 

@@ -32,9 +32,9 @@ static ra_settings *settings_of(const char *dir, const char *family, const char 
 {
     char *words[MOST_WORDS + 1] = {NULL};
     int n = 0;
-    for (; own && *own; own++) words[n++] = ra_strdup(*own);
     words[n++] = ra_format("grid.pipeline=%d", stages);
     words[n++] = ra_strdup("train.max_steps=3");
+    for (; own && *own; own++) words[n++] = ra_strdup(*own);
     *tiny = (tiny_run){.model = ra_format("%s/fixtures/%s/reference", test_shared(), family), .samples = SAMPLES, .seed = 5};
     ra_settings *s = tiny_run_settings(dir, tiny, words);
     while (n > 0) free(words[--n]);
@@ -88,15 +88,16 @@ static const char *planned_is_real(const ra_comm *world)
     static const struct {
         const char *family;
         int layers, fewest, most; /* stages that the case is for */
-        const char *words[4];
-    } cases[] = {{"gemma2", 4, 1, 4, {NULL}},
-                 {"llama31", 4, 1, 4, {"precision=bf16", "recompute=inputs"}},
-                 {"llama32_tied", 3, 1, 2, {"lora.enabled=true", "recompute=full"}},
-                 {"llama31", 4, 1, 4, {"grid.schedule=gpipe", "pack.minimum=7"}},
-                 {"llama31", 4, 2, 4, {"grid.schedule=zero-bubble"}},
-                 {"gemma2", 4, 2, 2, {"grid.schedule=interleaved", "grid.chunks=2", "pack.minimum=5"}},
-                 {"qwen25_tied", 2, 1, 2, {"weights.direction=cosine", "weights.parameters=adapter", "lora.enabled=true"}},
-                 {"qwen25_tied", 2, 1, 1, {"weights.enabled=false", "backend=ref", "precision=fp64"}}};
+        const char *words[6];
+    } cases[] = {
+        {"gemma2", 4, 1, 4, {NULL}},
+        {"llama31", 4, 1, 4, {"precision=bf16", "recompute=inputs"}},
+        {"llama32_tied", 3, 1, 2, {"lora.enabled=true", "recompute=full"}},
+        {"llama31", 4, 1, 4, {"grid.schedule=gpipe", "pack.minimum=1", "pack.tokens=48", "train.batch=5", "train.max_steps=7"}},
+        {"llama31", 4, 2, 4, {"grid.schedule=zero-bubble"}},
+        {"gemma2", 4, 2, 2, {"grid.schedule=interleaved", "grid.chunks=2", "pack.minimum=5"}},
+        {"qwen25_tied", 2, 1, 2, {"weights.direction=cosine", "weights.parameters=adapter", "lora.enabled=true"}},
+        {"qwen25_tied", 2, 1, 1, {"weights.enabled=false", "backend=ref", "precision=fp64"}}};
     if (!test_shared()) return NULL;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         for (int stages = cases[i].fewest; stages <= cases[i].most && stages <= world->size; stages++) {

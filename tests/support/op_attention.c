@@ -4,11 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-static double spread(const op_case *c)
-{
-    return c->spread > 0 ? c->spread : 1;
-}
-
 /* ---- rope and attention ---- */
 
 void run_rope(op_run *r, const op_case *c)
@@ -31,7 +26,7 @@ void run_attention(op_run *r, const op_case *c)
     ra_pack pack = op_pack(c->forest);
     ra_attention a = attention_of(c);
     int64_t rows = pack.rows, width = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim;
-    void *qkv = op_a(r, rows * width, 1.5 * spread(c)), *out = op_out(r, "out", OP_A, rows * c->heads * c->head_dim);
+    void *qkv = op_a(r, rows * width, 1.5 * op_spread(c)), *out = op_out(r, "out", OP_A, rows * c->heads * c->head_dim);
     r->b->ops->place_pack(r->b, &pack);
     r->b->ops->attention(r->b, &pack, &a, qkv, out, op_out(r, "lse", OP_R, rows * c->heads));
     r->b->ops->release_pack(r->b, &pack);
@@ -56,7 +51,7 @@ void run_attention_prefixed(op_run *r, const op_case *c)
         for (int32_t t = ra_pack_tree_row(&pack, tree); t < ra_pack_tree_row(&pack, tree + 1); t++)
             pack.position[t] += length[tree];
     }
-    void *qkv = op_a(r, rows * width, 1.5 * spread(c)), *cache = op_a(r, 2 * slot_stride, 1.5);
+    void *qkv = op_a(r, rows * width, 1.5 * op_spread(c)), *cache = op_a(r, 2 * slot_stride, 1.5);
     ra_cached_prefix prefix = {cache, slot_stride, value_offset, op_placed_indices(r, pack.trees, slot),
                                op_placed_indices(r, pack.trees, length)};
     r->b->ops->place_pack(r->b, &pack);
@@ -74,7 +69,7 @@ void run_attention_grad(op_run *r, const op_case *c)
             out_width = (int64_t)c->heads * c->head_dim;
     double *qkv = ra_calloc((size_t)(rows * width), sizeof *qkv);
     double *out = ra_calloc((size_t)(rows * out_width), sizeof *out), *lse = ra_calloc((size_t)(rows * c->heads), sizeof *lse);
-    for (int64_t i = 0; i < rows * width; i++) qkv[i] = op_rounded(r, OP_A, 1.5 * spread(c) * ra_rng_normal(&r->rng));
+    for (int64_t i = 0; i < rows * width; i++) qkv[i] = op_rounded(r, OP_A, 1.5 * op_spread(c) * ra_rng_normal(&r->rng));
     ra_backend *ref = NULL;
     if (ra_backend_open("ref", "fp64", 0, &ref) != RA_OK) ra_die("%s", ra_error_message());
     ref->ops->attention(ref, &pack, &a, qkv, out, lse);
@@ -101,7 +96,7 @@ void run_attention_cached(op_run *r, const op_case *c)
         slot[i] = (int32_t)(c->rows - i);
         length[i] += 1;
     }
-    void *q = op_a(r, c->rows * ldq, 1.5 * spread(c)), *cache = op_a(r, (c->rows + 1) * slot_stride, 1.5);
+    void *q = op_a(r, c->rows * ldq, 1.5 * op_spread(c)), *cache = op_a(r, (c->rows + 1) * slot_stride, 1.5);
     r->b->ops->attention_cached(r->b, (int32_t)c->rows, &a, q, ldq, cache, slot_stride, value_offset,
                                 op_placed_indices(r, c->rows, slot), op_placed_indices(r, c->rows, length),
                                 op_out(r, "out", OP_A, c->rows * c->heads * c->head_dim));

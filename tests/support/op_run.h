@@ -59,6 +59,11 @@ typedef struct op_case {
     bool rounds;                /* what it sums may be rounded to A first: the instance's factor applies too */
 } op_case;
 
+static inline double op_spread(const op_case *c)
+{
+    return c->spread > 0 ? c->spread : 1;
+}
+
 /* Whether the instance is tested by this program: its backend is built in and, of the arguments, one is its name, or there are none. */
 bool op_wanted(const op_instance *instance, int arguments, char **argument);
 /* NULL, with `why` set, where the backend is not fit for this machine. */

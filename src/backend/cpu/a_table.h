@@ -46,4 +46,7 @@ const struct ra_backend_ops TABLE = {
     .adamw = ra_cpu_adamw,
     .axpy = ra_cpu_axpy,
     .link_open = ra_host_link_open,
+    .link_close = ra_host_link_close,
+    .link_reduce_scatter = ra_host_link_reduce_scatter,
+    .link_all_gather = ra_host_link_all_gather,
 };

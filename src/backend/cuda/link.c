@@ -1,4 +1,4 @@
-/* The backend's way between ranks: NCCL's peers, tied to the stream that computes. */
+/* Sums over ranks: NCCL's peers, tied to the stream that computes, or, where they cannot be connected (two ranks on one device), host memory and MPI. */
 #include "cuda.h"
 #include "peer.h"
 
@@ -6,17 +6,20 @@
 #include <realign/mem.h>
 
 struct ra_link {
-    ra_cuda_peers *peers;
+    const ra_comm *comm;
+    ra_cuda_peers *peers; /* NULL: through host memory */
 };
 
 ra_link *ra_cuda_link_open(ra_backend *b, const ra_comm *comm, const char *what)
 {
     (void)b;
     ra_link *link = ra_calloc(1, sizeof *link);
-    if (ra_cuda_peers_open(comm, what, &link->peers) == RA_OK) return link;
-    ra_info("%s: sums go through host memory and MPI: %s", what, ra_error_message());
-    ra_free(link);
-    return NULL;
+    link->comm = comm;
+    if (comm->size > 1 && ra_cuda_peers_open(comm, what, &link->peers) != RA_OK) {
+        link->peers = NULL;
+        ra_info("sums over the %s dimension go through host memory and MPI: %s", what, ra_error_message());
+    }
+    return link;
 }
 
 void ra_cuda_link_close(ra_backend *b, ra_link *link)
@@ -27,7 +30,7 @@ void ra_cuda_link_close(ra_backend *b, ra_link *link)
 }
 
 /* Between what was queued to compute and what will be. */
-static void tie(ra_backend *b, ra_link *link, void (*transfer)(ra_cuda_peers *, float *, int64_t), float *values, int64_t n)
+static void by_nccl(ra_backend *b, ra_link *link, void (*transfer)(ra_cuda_peers *, float *, int64_t), float *values, int64_t n)
 {
     cudaStream_t stream = ra_cuda_state_of(b)->stream;
     ra_cuda_peers_after(link->peers, stream);
@@ -36,12 +39,27 @@ static void tie(ra_backend *b, ra_link *link, void (*transfer)(ra_cuda_peers *, 
     ra_cuda_peers_before(link->peers, stream);
 }
 
+static void by_mpi(ra_backend *b, ra_link *link, void (*transfer)(const ra_comm *, float *, int64_t), float *values, int64_t n)
+{
+    ra_host_view view = ra_host_view_of(b, values, (size_t)n * sizeof *values);
+    transfer(link->comm, view.host, n);
+    ra_host_view_end(b, &view, true);
+}
+
 void ra_cuda_link_reduce_scatter(ra_backend *b, ra_link *link, float *values, int64_t n)
 {
-    tie(b, link, ra_cuda_peers_reduce_scatter_f32, values, n);
+    if (link->peers) {
+        by_nccl(b, link, ra_cuda_peers_reduce_scatter_f32, values, n);
+    } else if (link->comm->size > 1) {
+        by_mpi(b, link, ra_comm_reduce_scatter_f32, values, n);
+    }
 }
 
 void ra_cuda_link_all_gather(ra_backend *b, ra_link *link, float *values, int64_t n)
 {
-    tie(b, link, ra_cuda_peers_all_gather_f32, values, n);
+    if (link->peers) {
+        by_nccl(b, link, ra_cuda_peers_all_gather_f32, values, n);
+    } else if (link->comm->size > 1) {
+        by_mpi(b, link, ra_comm_all_gather_f32, values, n);
+    }
 }

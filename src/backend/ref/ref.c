@@ -47,6 +47,9 @@ static const struct ra_backend_ops ref_ops = {
     .adamw = ra_ref_adamw,
     .axpy = ra_ref_axpy,
     .link_open = ra_host_link_open,
+    .link_close = ra_host_link_close,
+    .link_reduce_scatter = ra_host_link_reduce_scatter,
+    .link_all_gather = ra_host_link_all_gather,
 };
 
 ra_err ra_backend_ref_open(ra_backend *b)
