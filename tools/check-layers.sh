@@ -18,7 +18,7 @@ BEGIN {
     own("backend", "backend pack")
     own("model", "model arch lora")
     own("loss", "loss head")
-    own("engine", "engine gold grid optimizer optimiser checkpoint schedule cost split plan")
+    own("engine", "engine wire gold grid optimizer optimiser checkpoint schedule cost split plan")
     own("infer", "infer generate judge score")
     own("report", "report html plot table")
     own("stage", "stage stages tools")

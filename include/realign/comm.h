@@ -25,6 +25,8 @@ int ra_comm_threads(const ra_comm *world, int wanted);
 /* Collective. Every rank gives its own code and message; all return RA_OK when all succeeded, else the code of the lowest
  * failing rank, whose message every rank then holds ("rank r: message" where r > 0). This is the "all ranks agree" way to fail. */
 ra_err ra_comm_agree(const ra_comm *comm, ra_err mine);
+/* The same, "`what` r: message": what a rank of this communicator is. */
+ra_err ra_comm_agree_as(const ra_comm *comm, ra_err mine, const char *what);
 
 /* Collective. Sums in ascending rank order, so that the result is bitwise repeatable for a layout; in place; counts may
  * exceed 2^31. `workspace` of reduced precision is never used: floats are summed in double and rounded once. */

@@ -29,7 +29,8 @@ ra_grid ra_grid_alone(void);
 ra_err ra_grid_share(const ra_grid *grid, const ra_arch *arch, ra_part *out);
 /* Collective over grid->pipeline. The same code of error on all stages: ra_comm_agree, and nothing where there is one stage. */
 ra_err ra_grid_agree(const ra_grid *grid, ra_err mine);
-/* Collective over grid->pipeline: stage 0 calls the others to join in something, they wait until it does. What the words mean is the callers' affair. Nothing where there is one stage. */
+/* Collective over grid->pipeline: stage 0 calls the others to join in something, they wait until it does. What the words mean is the callers' affair. A call does nothing where there is
+ * one stage, and nobody may wait there. */
 void ra_grid_call(const ra_grid *grid, int32_t word);
 int32_t ra_grid_await(const ra_grid *grid);
 /* Vectors in the trainable layout of a model that holds a stage's part. A tied embedding is on the first and on the last stage; what either has of its gradient is summed: collective

@@ -94,6 +94,11 @@ int ra_comm_threads(const ra_comm *world, int wanted)
 
 ra_err ra_comm_agree(const ra_comm *comm, ra_err mine)
 {
+    return ra_comm_agree_as(comm, mine, "rank");
+}
+
+ra_err ra_comm_agree_as(const ra_comm *comm, ra_err mine, const char *what)
+{
     int first = mine == RA_OK ? comm->size : comm->rank;
     RA_MPI(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->comm));
     if (first == comm->size) return RA_OK;
@@ -104,7 +109,7 @@ ra_err ra_comm_agree(const ra_comm *comm, ra_err mine)
     if (comm->rank == first) snprintf(word.text, sizeof word.text, "%s", ra_error_message());
     RA_MPI(MPI_Bcast(&word, sizeof word, MPI_BYTE, first, comm->comm));
     if (first == 0 || comm->rank == first) return ra_fail((ra_err)word.code, "%s", word.text);
-    return ra_fail((ra_err)word.code, "rank %d: %s", first, word.text);
+    return ra_fail((ra_err)word.code, "%s %d: %s", what, first, word.text);
 }
 
 void ra_comm_bcast(const ra_comm *comm, void *bytes, int64_t n, int root)

@@ -1,7 +1,7 @@
 /* What the engine's files share. */
 #ifndef RA_ENGINE_IMPL_H
 #define RA_ENGINE_IMPL_H
-#include "wire.h"
+#include <realign/wire.h>
 #include <realign/engine.h>
 
 /* What a pass leaves of a micro-batch. */

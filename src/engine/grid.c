@@ -75,7 +75,7 @@ ra_err ra_grid_share(const ra_grid *grid, const ra_arch *arch, ra_part *out)
 
 ra_err ra_grid_agree(const ra_grid *grid, ra_err mine)
 {
-    return grid->stages == 1 ? mine : ra_comm_agree(&grid->pipeline, mine);
+    return grid->stages == 1 ? mine : ra_comm_agree_as(&grid->pipeline, mine, "stage");
 }
 
 void ra_grid_call(const ra_grid *grid, int32_t word)

@@ -1,5 +1,5 @@
 /* Messages go by MPI from host memory: the buffers themselves where the backend's memory is host memory, else a copy beside each. */
-#include "wire.h"
+#include <realign/wire.h>
 
 #include <realign/mem.h>
 

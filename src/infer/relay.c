@@ -1,6 +1,6 @@
 #include "relay.h"
 
-#include "../engine/wire.h"
+#include <realign/wire.h>
 
 #include <realign/mem.h>
 

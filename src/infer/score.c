@@ -76,10 +76,13 @@ static ra_sample sample_of(const ra_scored *q)
 }
 
 /* ---- packs ---- */
+enum { PACKS_OF_A_PASS = 1024 }; /* a pipeline is filled and emptied once for so many; a schedule's table has an end */
+
 typedef struct {
     ra_scored **queue; /* (n) longest first */
     int64_t *begin;    /* (packs + 1) pack p takes queue[begin[p] .. begin[p + 1]) */
     int32_t packs, longest;
+    int32_t first; /* of the pass that is under way */
 } packing;
 
 static packing packing_of(const ra_scorer *s, ra_scored *all, int64_t n)
@@ -108,7 +111,7 @@ static void fill(void *context, int32_t index, ra_microbatch *mb)
 {
     const packing *p = context;
     ra_microbatch_clear(mb);
-    for (int64_t i = p->begin[index]; i < p->begin[index + 1]; i++) {
+    for (int64_t i = p->begin[p->first + index]; i < p->begin[p->first + index + 1]; i++) {
         ra_sample sample = sample_of(p->queue[i]);
         if (!ra_microbatch_add(mb, &sample, RA_LOSS_SCORE, 0.0, NULL)) ra_die("a sequence does not fit into its pack");
     }
@@ -120,7 +123,7 @@ static ra_err take_scores(void *context, int32_t index, ra_microbatch *mb, const
     const packing *p = context;
     for (int32_t i = 0; i < mb->responses; i++) {
         const ra_response *r = &mb->response[i];
-        memcpy(p->queue[p->begin[index] + r->item]->logprob, logp + r->first, (size_t)r->count * sizeof *logp);
+        memcpy(p->queue[p->begin[p->first + index] + r->item]->logprob, logp + r->first, (size_t)r->count * sizeof *logp);
     }
     return RA_OK;
 }
@@ -129,8 +132,13 @@ static ra_err run(ra_scorer *s, ra_scored *all, int64_t n)
 {
     packing p = packing_of(s, all, n);
     if (p.longest > s->capacity) allocate(s, p.longest);
-    const ra_pass pass = {.context = &p, .count = p.packs, .fill = fill, .scored = take_scores};
-    ra_err err = ra_engine_run(s->engine, &(ra_objective){0}, &pass);
+    ra_err err = RA_OK;
+    for (; p.first < p.packs && err == RA_OK; p.first += PACKS_OF_A_PASS) {
+        int32_t left = p.packs - p.first;
+        const ra_pass pass = {
+            .context = &p, .count = left < PACKS_OF_A_PASS ? left : PACKS_OF_A_PASS, .fill = fill, .scored = take_scores};
+        err = ra_engine_run(s->engine, &(ra_objective){0}, &pass);
+    }
     ra_free(p.queue);
     ra_free(p.begin);
     return err;

@@ -94,9 +94,8 @@ static void close_gradients(ra_checker *c, gradients *g)
 }
 
 /* eq. 5: the model is its own reference, so its own log p stand for log p_ref. */
-static ra_err make_target(ra_checker *c, gradients *g)
+static ra_err add_pairs(ra_checker *c, gradients *g)
 {
-    ra_backend *b = c->b;
     const ra_comm *data = &c->grid.data;
     ra_backward gradient = {.gradient = g->target};
     for (int64_t i = data->rank; i < c->f.gold; i += data->size) {
@@ -104,8 +103,14 @@ static ra_err make_target(ra_checker *c, gradients *g)
             .sample = &c->f.pair[i].sample, .kind = RA_LOSS_PAIR, .weight = 1.0, .own_reference = true, .backward = &gradient};
         RA_TRY(ra_check_run(c, g->e, &step, NULL, NULL));
     }
+    return RA_OK;
+}
+
+static ra_err make_target(ra_checker *c, gradients *g)
+{
+    RA_TRY(ra_comm_agree(&c->grid.world, add_pairs(c, g)));
     ra_check_reduce(c, g->m, g->target);
-    if (g->target_a != g->target) b->ops->cast_to_a(b, ra_model_trainable(g->m)->size, g->target, g->target_a);
+    if (g->target_a != g->target) c->b->ops->cast_to_a(c->b, ra_model_trainable(g->m)->size, g->target, g->target_a);
     return RA_OK;
 }
 

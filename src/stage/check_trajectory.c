@@ -24,21 +24,21 @@ static void end_walk(walk *w)
     ra_model_close(w->m);
 }
 
-/* Moves every weight by half a unit in the last place of A, up or down. */
+/* Moves every weight of a tensor by half a unit in the last place of A, up or down, by its place in the whole network: both places of a tied embedding alike. */
+static void disturb_tensor(ra_backend *b, const ra_param *p, uint64_t draw, void *masters)
+{
+    float half_unit = b->a == RA_DTYPE_BF16 ? 0x1p-9f : 0x1p-24f, *values = ra_alloc((size_t)p->count, sizeof *values);
+    ra_rng rng = ra_rng_make(draw, (uint64_t)RA_STREAM_TEST << 32 | (uint64_t)p->number);
+    char *at = (char *)masters + (size_t)p->offset * b->r_size;
+    b->ops->download(b, values, at, (size_t)p->count * sizeof *values);
+    for (int64_t i = 0; i < p->count; i++) values[i] *= ra_rng_u32(&rng) & 1 ? 1.0f + 2.0f * half_unit : 1.0f - half_unit;
+    b->ops->upload(b, at, values, (size_t)p->count * sizeof *values);
+    ra_free(values);
+}
+
 static void disturb(ra_checker *c, ra_model *m, uint64_t draw)
 {
-    ra_backend *b = c->b;
-    enum { PIECE = 4096 };
-    float values[PIECE];
-    float half_unit = b->a == RA_DTYPE_BF16 ? 0x1p-9f : 0x1p-24f;
-    ra_rng rng = ra_rng_make(draw, RA_STREAM_TEST);
-    for (int64_t at = 0; at < m->base.size; at += PIECE) {
-        int64_t n = m->base.size - at < PIECE ? m->base.size - at : PIECE;
-        char *masters = (char *)m->w_r + (size_t)at * b->r_size;
-        b->ops->download(b, values, masters, (size_t)n * sizeof *values);
-        for (int64_t i = 0; i < n; i++) values[i] *= ra_rng_u32(&rng) & 1 ? 1.0f + 2.0f * half_unit : 1.0f - half_unit;
-        b->ops->upload(b, masters, values, (size_t)n * sizeof *values);
-    }
+    for (int32_t i = 0; i < m->base.count; i++) disturb_tensor(c->b, &m->base.param[i], draw, m->w_r);
     ra_model_refresh(m);
 }
 

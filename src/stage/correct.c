@@ -303,20 +303,11 @@ static ra_err make(correct *c)
 }
 
 /* ---- the stage ---- */
-/* On the stages behind the first: their part of the models, until stage 0 has done. */
-static ra_err serve(correct *c)
-{
-    ra_err err = RA_OK;
-    for (int32_t call; (call = ra_grid_await(&c->grid)) != RA_CALL_END;)
-        err = call == RA_CALL_CORRECTOR ? ra_corrector_follow(c->corrector) : ra_oracle_follow(c->oracle);
-    return err;
-}
-
 /* Collective. */
 static ra_err make_together(correct *c)
 {
     if (c->grid.stages == 1) return make(c);
-    ra_err err = c->grid.stage == 0 ? make(c) : serve(c);
+    ra_err err = c->grid.stage == 0 ? make(c) : ra_oracle_serve(c->oracle, c->corrector, &c->grid);
     if (c->grid.stage == 0) ra_grid_call(&c->grid, RA_CALL_END);
     return ra_comm_agree(c->world, err);
 }
@@ -343,7 +334,7 @@ static ra_err open_form(correct *c)
                                          .bos = ra_tokenizer_bos(c->tokenizer),
                                          .max_tokens = ra_set_int(c->s, "data.max_tokens"),
                                          .truncate = ra_truncate_of(ra_set_text(c->s, "data.truncate"))};
-    return ra_oracle_open_settings(c->s, &c->grid, &c->oracle);
+    return ra_oracle_open_settings(c->s, &c->grid, c->ranks, &c->oracle);
 }
 
 /* A policy of labels says nothing about texts that are not in the data. */

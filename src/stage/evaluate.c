@@ -14,7 +14,7 @@ static ra_err open_oracle(ra_evaluation *e)
 {
     const char *policy = ra_set_text(e->s, "policy");
     if (!*policy) return ra_fail(RA_ERR_ARG, "policy: none was given; accepted: a YAML policy file");
-    RA_TRY(ra_oracle_open_settings(e->s, &e->grid, &e->oracle));
+    RA_TRY(ra_oracle_open_settings(e->s, &e->grid, NULL, &e->oracle));
     if (ra_oracle_judges_text(e->oracle)) return RA_OK;
     return ra_fail(
         RA_ERR_UNSUPPORTED,

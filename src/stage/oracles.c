@@ -11,15 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-static ra_err open_rules(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_rules(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, const ra_policy *policy,
+                         ra_oracle_member *out)
 {
-    (void)s, (void)grid;
+    (void)s, (void)grid, (void)askers;
     return ra_rules_open(policy, out);
 }
 
-static ra_err open_labels(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_labels(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, const ra_policy *policy,
+                          ra_oracle_member *out)
 {
-    (void)s, (void)grid;
+    (void)s, (void)grid, (void)askers;
     return ra_labels_open(policy, out);
 }
 
@@ -40,10 +42,11 @@ static const ra_comm *askers_of(const ra_settings *s, const ra_grid *grid)
     return judge && grid->stages > 1 ? &grid->data : &grid->world;
 }
 
-static ra_err open_http(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_http(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, const ra_policy *policy,
+                        ra_oracle_member *out)
 {
     ra_http_config config;
-    const ra_comm *askers = askers_of(s, grid);
+    (void)grid;
     ra_http_config_read(s, askers->rank, askers->size, &config);
     config.chat.stop = must_stop;
     config.chat.stop_context = (void *)(uintptr_t)s;
@@ -54,10 +57,12 @@ static ra_err open_http(const ra_settings *s, const ra_grid *grid, const ra_poli
     return RA_OK;
 }
 
-static ra_err open_exec(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_exec(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, const ra_policy *policy,
+                        ra_oracle_member *out)
 {
     ra_exec_config config;
-    ra_exec_config_read(s, askers_of(s, grid)->rank, &config);
+    (void)grid;
+    ra_exec_config_read(s, askers->rank, &config);
     config.stop = must_stop;
     config.stop_context = (void *)(uintptr_t)s;
     *out = (ra_oracle_member){0};
@@ -68,8 +73,10 @@ static ra_err open_exec(const ra_settings *s, const ra_grid *grid, const ra_poli
 }
 
 /* The judge gives a margin; where the line is drawn is the oracle's. */
-static ra_err open_judge(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out)
+static ra_err open_judge(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, const ra_policy *policy,
+                         ra_oracle_member *out)
 {
+    (void)askers;
     ra_judge_config config;
     ra_judge_config_read(s, &config);
     config.grid = grid;
@@ -85,7 +92,8 @@ static ra_err open_judge(const ra_settings *s, const ra_grid *grid, const ra_pol
 /* A kind is a row here. */
 static const struct {
     const char *name;
-    ra_err (*open)(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, ra_oracle_member *out);
+    ra_err (*open)(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, const ra_policy *policy,
+                   ra_oracle_member *out);
     bool reads_text; /* works by the policy's `text:` */
 } kinds[] = {
     {"rules", open_rules, false}, {"labels", open_labels, false}, {"judge", open_judge, true},
@@ -106,8 +114,8 @@ static ra_err choose(const ra_policy *policy, const char **kind)
     return RA_OK;
 }
 
-static ra_err open_member(const ra_settings *s, const ra_grid *grid, const ra_policy *policy, const char *kind,
-                          ra_oracle_member *out)
+static ra_err open_member(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, const ra_policy *policy,
+                          const char *kind, ra_oracle_member *out)
 {
     for (int k = 0; k < KINDS; k++) {
         if (strcmp(kinds[k].name, kind) != 0) continue;
@@ -115,7 +123,7 @@ static ra_err open_member(const ra_settings *s, const ra_grid *grid, const ra_po
             return ra_fail(RA_ERR_ARG, "oracle.kind is %s, but %s has no `text:` for it to judge by; it holds `%s:`", kind,
                            policy->path, policy->rules ? "rules" : "labels");
         }
-        return kinds[k].open(s, grid, policy, out);
+        return kinds[k].open(s, grid, askers, policy, out);
     }
     ra_die("oracle.kind: the schema has the kind '%s', this file has not", kind);
 }
@@ -143,8 +151,9 @@ static ra_combine combine_of(const ra_settings *s)
     return (ra_combine)how;
 }
 
-ra_err ra_oracle_open_settings(const ra_settings *s, const ra_grid *grid, ra_oracle **out)
+ra_err ra_oracle_open_settings(const ra_settings *s, const ra_grid *grid, const ra_comm *askers, ra_oracle **out)
 {
+    if (!askers) askers = askers_of(s, grid);
     *out = NULL;
     ra_policy *policy;
     const char *const *kind, *chosen;
@@ -157,7 +166,8 @@ ra_err ra_oracle_open_settings(const ra_settings *s, const ra_grid *grid, ra_ora
         err = choose(policy, &chosen);
         kind = &chosen;
     }
-    for (; opened < n && err == RA_OK; opened += err == RA_OK) err = open_member(s, grid, policy, kind[opened], &member[opened]);
+    for (; opened < n && err == RA_OK; opened += err == RA_OK)
+        err = open_member(s, grid, askers, policy, kind[opened], &member[opened]);
     if (err == RA_OK) return ra_oracle_new(policy, member, n, combine_of(s), ra_set_text(s, "oracle.cache"), out);
     for (int i = 0; i < opened; i++) {
         member[i].ops->close(member[i].state);
@@ -167,9 +177,17 @@ ra_err ra_oracle_open_settings(const ra_settings *s, const ra_grid *grid, ra_ora
     return err;
 }
 
-ra_err ra_oracle_serve(ra_oracle *oracle, const ra_grid *grid)
+ra_err ra_oracle_serve(ra_oracle *oracle, ra_corrector *corrector, const ra_grid *grid)
 {
-    ra_err err = RA_OK;
-    while (ra_grid_await(grid) != RA_CALL_END) err = ra_oracle_follow(oracle);
-    return err;
+    ra_err first = RA_OK;
+    char *why = NULL;
+    for (int32_t call; (call = ra_grid_await(grid)) != RA_CALL_END;) {
+        ra_err err = call == RA_CALL_CORRECTOR ? ra_corrector_follow(corrector) : ra_oracle_follow(oracle);
+        if (err == RA_OK || first != RA_OK) continue;
+        first = err;
+        why = ra_strdup(ra_error_message());
+    }
+    if (first != RA_OK) ra_fail(first, "%s", why);
+    free(why);
+    return first;
 }

@@ -332,7 +332,7 @@ static ra_err judge_together(const ra_grid *grid, ra_oracle *oracle, const ra_pr
     bool spread = ra_oracle_is_spread(oracle, grid);
     ra_err err;
     if (spread && grid->stage > 0) {
-        err = ra_oracle_serve(oracle, grid);
+        err = ra_oracle_serve(oracle, NULL, grid);
     } else {
         err = judge_mine(ra_oracle_askers(oracle, grid), oracle, prompts, a, verdict, rule);
         if (spread) ra_grid_call(grid, RA_CALL_END);

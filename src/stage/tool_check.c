@@ -98,6 +98,10 @@ ra_err ra_check_open_model(ra_checker *c, const char *name, ra_training training
     ra_arch_free(&arch);
     free(path);
     free(adapter_path);
+    err = ra_comm_agree(&c->grid.world, err);
+    if (err == RA_OK) return RA_OK;
+    ra_model_close(*out);
+    *out = NULL;
     return err;
 }
 
@@ -106,7 +110,12 @@ ra_err ra_check_open_engine(ra_checker *c, ra_model *m, bool keep, ra_engine **o
     ra_engine_config config = c->engine;
     config.rows = c->mb->max_rows;
     config.keep = keep;
-    RA_TRY(ra_engine_new(m, &c->grid, &config, NULL, out));
+    ra_err err = ra_comm_agree(&c->grid.world, ra_engine_new(m, &c->grid, &config, NULL, out));
+    if (err != RA_OK) {
+        ra_engine_free(*out);
+        *out = NULL;
+        return err;
+    }
     const ra_model *reference = c->reference;
     if (m->last) ra_engine_set_reference_head(*out, (const char *)reference->w_a + (size_t)reference->head * c->b->a_size);
     return RA_OK;
@@ -241,8 +250,8 @@ static void to_doubles(ra_backend *b, const void *values, int64_t at, int64_t n,
 }
 
 /* Compares a flat vector with the tensors of a group. Adapter tensors are named as PEFT names them inside a model. */
-ra_err ra_check_tensors(ra_checker *c, const ra_layout *layout, const char *group, const char *row, double tolerance,
-                        const void *values)
+static ra_err compare_tensors(ra_checker *c, const ra_layout *layout, const char *group, const char *row, double tolerance,
+                              const void *values)
 {
     for (int i = 0; i < layout->count; i++) {
         const ra_param *p = &layout->param[i];
@@ -264,6 +273,12 @@ ra_err ra_check_tensors(ra_checker *c, const ra_layout *layout, const char *grou
     return RA_OK;
 }
 
+ra_err ra_check_tensors(ra_checker *c, const ra_layout *layout, const char *group, const char *row, double tolerance,
+                        const void *values)
+{
+    return ra_comm_agree(&c->grid.world, compare_tensors(c, layout, group, row, tolerance, values));
+}
+
 ra_err ra_check_read_vector(ra_checker *c, const char *group, const char *name, int64_t n, double *out)
 {
     char path[96];
@@ -271,7 +286,8 @@ ra_err ra_check_read_vector(ra_checker *c, const char *group, const char *name, 
     return ra_check_read(c, path, n, out);
 }
 
-ra_err ra_check_objective(ra_checker *c, ra_engine *e, ra_engine *reference, const double *weight, void *gradient, double *loss)
+/* The gradient of this replica's samples, and their part of the loss. */
+static ra_err add_objective(ra_checker *c, ra_engine *e, ra_engine *reference, const double *weight, void *gradient, double *loss)
 {
     const ra_comm *data = &c->grid.data;
     const ra_backward mode = {.gradient = gradient};
@@ -287,7 +303,13 @@ ra_err ra_check_objective(ra_checker *c, ra_engine *e, ra_engine *reference, con
         RA_TRY(ra_check_run(c, e, &step, &own, NULL));
         *loss += step.weight * own;
     }
-    ra_comm_sum_f64(data, loss, 1);
+    return RA_OK;
+}
+
+ra_err ra_check_objective(ra_checker *c, ra_engine *e, ra_engine *reference, const double *weight, void *gradient, double *loss)
+{
+    RA_TRY(ra_comm_agree(&c->grid.world, add_objective(c, e, reference, weight, gradient, loss)));
+    ra_comm_sum_f64(&c->grid.data, loss, 1);
     return RA_OK;
 }
 
@@ -391,7 +413,8 @@ static ra_err check_directory(ra_checker *c, const char *dir, int *failures)
 ra_err ra_tool_check(int argc, char **argv)
 {
     if (argc < 1 || strchr(argv[0], '='))
-        return ra_fail(RA_ERR_ARG, "usage: realign check DIR [backend=ref|cpu] [precision=fp64|fp32|bf16] [grid.pipeline=N]");
+        return ra_fail(RA_ERR_ARG,
+                       "usage: realign check DIR [backend=ref|cpu|cuda] [precision=fp64|fp32|bf16|tf32] [grid.pipeline=N]");
     ra_settings *s = ra_settings_new();
     ra_checker c = {.s = s};
     ra_err err = ra_settings_read_words(s, argc - 1, argv + 1);

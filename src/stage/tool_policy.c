@@ -129,7 +129,7 @@ static ra_err check_policy(const ra_settings *s, bool show_text)
     ra_policy_free(policy);
     fflush(stdout);
     check c = {.show_text = show_text};
-    RA_TRY(ra_oracle_open_settings(s, &alone, &c.oracle));
+    RA_TRY(ra_oracle_open_settings(s, &alone, NULL, &c.oracle));
     c.policy = ra_oracle_policy(c.oracle);
     c.verdict = ra_calloc((size_t)c.policy->n_examples, sizeof *c.verdict);
     c.judged = ra_calloc((size_t)c.policy->n_examples, sizeof *c.judged);

@@ -272,7 +272,7 @@ static ra_err triage_spread(const ra_settings *s, const ra_grid *grid, ra_oracle
     } else {
         ra_runctl control = ra_run_control(s);
         ra_runctl_start(&control); /* signals are stage 0's to answer; here they must not kill */
-        err = ra_oracle_serve(oracle, grid);
+        err = ra_oracle_serve(oracle, NULL, grid);
         ra_runctl_end();
         ra_oracle_close(oracle);
     }
@@ -285,7 +285,7 @@ ra_err ra_stage_triage(const ra_settings *s, const ra_comm *world)
     ra_grid grid;
     RA_TRY(ra_grid_make(world, (int32_t)ra_set_int(s, "grid.pipeline"), &grid));
     ra_err err = ra_grid_check(s, &grid);
-    if (err == RA_OK) err = ra_oracle_open_settings(s, &grid, &oracle);
+    if (err == RA_OK) err = ra_oracle_open_settings(s, &grid, NULL, &oracle);
     err = ra_comm_agree(world, err);
     if (err == RA_OK) {
         err = ra_oracle_is_spread(oracle, &grid) ? triage_spread(s, &grid, oracle) : ra_triage_with(s, world, oracle);

@@ -20,7 +20,7 @@ typedef struct {
     struct {
         int32_t conflicts, retain; /* leading packs of either pass whose results are in w.raw and w.reference */
     } done;
-    bool shared; /* every rank holds all of w.raw and w.reference; before, one rank each and the others 0 */
+    bool shared; /* every rank holds all of w.raw and w.reference; before, one replica each and the others 0 */
     int hidden_fd;
     int64_t samples_done, samples; /* of this rank, for the progress line */
     double begun;
@@ -41,7 +41,7 @@ ra_err ra_weigh_reference_is_own(void *context, int32_t index, ra_microbatch *mb
 /* weigh_part.c: weigh.part.h5, what a stopped weighing has done. */
 /* Collective. Writes what all ranks have. */
 ra_err ra_weigh_part_write(const ra_weigh *g);
-/* Collective. Takes up what an earlier start with the same key left: rank 0's w.raw and w.reference hold it, g->done is set. Nothing where there is no such file. */
+/* Collective. Takes up what an earlier start with the same key left: w.raw and w.reference of all stages of replica 0 hold it, g->done is set. Nothing where there is no such file. */
 ra_err ra_weigh_part_read(ra_weigh *g);
 /* Rank 0. */
 void ra_weigh_part_remove(const ra_weigh *g);

@@ -105,7 +105,7 @@ static ra_err gradient_norm(ra_weigh *g, const ra_work *work, void *gradient, do
 static void progress(ra_weigh *g, const char *what, bool last)
 {
     double seconds = ra_now() - g->begun, rate = (double)g->samples_done / (seconds > 0.0 ? seconds : 1e-9);
-    ra_progress(last, "weigh: %s %lld of %lld samples on this rank, %.1f samples/s, %.0f s left", what,
+    ra_progress(last, "weigh: %s %lld of %lld samples of this replica, %.1f samples/s, %.0f s left", what,
                 (long long)g->samples_done, (long long)g->samples, rate,
                 rate > 0.0 ? (double)(g->samples - g->samples_done) / rate : 0.0);
 }
@@ -158,7 +158,7 @@ static ra_err pass(ra_weigh *g, const ra_work *work, int64_t n, bool contract, b
     return err;
 }
 
-/* Collective. The conflicts' products over both gradients' norms; conflicts are dealt to ranks. */
+/* Collective. The conflicts' products over both gradients' norms; conflicts are dealt to replicas. */
 static ra_err divide_by_norms(ra_weigh *g, const ra_work *work, int64_t n)
 {
     ra_run *r = &g->run;

@@ -16,7 +16,7 @@ if [ ! -d "$fixtures" ]; then
     exit 0
 fi
 models="gemma2 llama31 llama32_tied qwen25 qwen25_tied"
-echo "1..30"
+echo "1..31"
 number=0 failed=0
 check() { # description, exit status of what was tried
     number=$((number + 1))
@@ -91,6 +91,11 @@ fresh
 rm -r "$work/copy/policy/"*.safetensors
 fails "$work/copy/policy" "$work/copy"
 check "missing weights are named" $?
+fresh
+sed -i 's/model\.layers\.2\.mlp\.up_proj\.weight/model.layers.2.mlp.up_prox.weight/' "$work/copy/reference/"*.safetensors
+timeout 60 mpirun -n 3 "$REALIGN" check "$work/copy" grid.pipeline=3 run.threads=1 > "$work/log" 2>&1
+[ $? -eq 1 ] && grep -q 'rank 2: .*up_proj.weight is missing' "$work/log"
+check "a tensor missing on one stage alone ends all of them" $?
 fresh
 sed -i 's/"intermediate_size": [0-9]*/"intermediate_size": 40/' "$work/copy/reference/config.json"
 fails 'tensor model.layers.0.mlp.*config.json asks for' "$work/copy"

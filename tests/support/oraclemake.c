@@ -15,7 +15,7 @@ ra_err test_oracle_open(const char *kind, const char *policy, ra_oracle **out)
     ra_settings *s = ra_settings_new();
     ra_err err = ra_set_put(s, "policy", policy);
     if (err == RA_OK) err = ra_set_put(s, "oracle.kind", kind);
-    if (err == RA_OK) err = ra_oracle_open_settings(s, &alone, out);
+    if (err == RA_OK) err = ra_oracle_open_settings(s, &alone, NULL, out);
     ra_settings_free(s);
     return err;
 }

@@ -1,6 +1,6 @@
 /* Backend memory between neighbouring stages of a pipeline. */
-#ifndef RA_ENGINE_WIRE_H
-#define RA_ENGINE_WIRE_H
+#ifndef REALIGN_WIRE_H
+#define REALIGN_WIRE_H
 #include <realign/backend.h>
 #include <realign/comm.h>
 
