@@ -55,7 +55,7 @@ TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/support/*.c)
 Q    := $(if $(V),,@)
 say   = $(if $(V),,@printf '  %-3s %s\n' $(1) $(2))
 
-.PHONY: all lib tests cudasim cudasim-tests cuda-objects run test bench check format info deps install clean
+.PHONY: all lib tests cudasim cudasim-tests cuda-objects run test bench check format info deps install bundle clean
 all: $(BIN)
 lib: $(LIB)
 tests: $(TEST_BIN)
@@ -192,6 +192,10 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/realign
 	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/realign
 	cp -R $(wildcard README.md doc input jobs) $(DESTDIR)$(PREFIX)/share/realign/
+
+# The program and its libraries in a directory that runs wherever it is put: bundle/ and bundle.tar.gz.
+bundle: all
+	@tools/bundle.sh $(BIN) $(BUILD)/bundle
 
 clean:
 	rm -rf build build-san build-cuda build-san-cuda
