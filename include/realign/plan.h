@@ -38,9 +38,9 @@ typedef struct {
     size_t bytes[RA_MEMORY_KINDS], total;
     int32_t slots; /* ra_engine_sizes.slots */
 } ra_memory_plan;
-/* Of one rank: a model laid out (ra_model_lay_out), its place in the grid (ra_grid_make or ra_grid_imagine), its engine. RA_ERR_ARG for settings that do not go together. */
-ra_err ra_memory_plan_make(const ra_model *m, const ra_grid *grid, const ra_engine_config *engine, const ra_memory_needs *needs,
-                           ra_memory_plan *out);
+/* Of one rank: a model laid out (ra_model_lay_out), its place among the model's copies (data of ra_grid_make or ra_grid_imagine), its engine and the room of that on its stage. */
+ra_memory_plan ra_memory_plan_of(const ra_model *m, const ra_comm *data, const ra_engine_config *engine,
+                                 const ra_engine_room *room, const ra_memory_needs *needs);
 
 /* ---- a whole grid ---- */
 

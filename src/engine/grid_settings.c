@@ -77,5 +77,7 @@ ra_err ra_engine_configure(const ra_settings *s, ra_engine_config *config)
     config->recompute = strcmp(recompute, "full") == 0     ? RA_RECOMPUTE_FULL
                         : strcmp(recompute, "inputs") == 0 ? RA_RECOMPUTE_INPUTS
                                                            : RA_RECOMPUTE_NONE;
-    return ra_pipeline_kind_parse(ra_set_text(s, "grid.schedule"), &config->schedule);
+    RA_TRY(ra_pipeline_kind_parse(ra_set_text(s, "grid.schedule"), &config->schedule));
+    return ra_engine_check(config->schedule, config->recompute, (int32_t)ra_set_int(s, "grid.pipeline"),
+                           (int32_t)ra_set_int(s, "grid.chunks"));
 }

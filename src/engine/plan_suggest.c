@@ -1,6 +1,7 @@
 /* What would fit: the plan itself, tried with other settings. */
+#include "plan_impl.h"
+
 #include <realign/mem.h>
-#include <realign/plan.h>
 
 #include <string.h>
 
@@ -18,10 +19,11 @@ void ra_plan_write_bytes(ra_buf *out, double bytes)
 static bool fits(const ra_plan_request *q, size_t limit, size_t *bytes)
 {
     ra_plan plan;
-    if (ra_plan_make(q, &plan) != RA_OK) return false;
+    bool within;
+    if (ra_plan_make_within(q, limit, &plan, &within) != RA_OK) return false;
     *bytes = plan.stage[plan.fullest].total;
     ra_plan_free(&plan);
-    return *bytes <= limit;
+    return within;
 }
 
 /* Recomputation and, where it stands in the way, another schedule: what costs least first. */
