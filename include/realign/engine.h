@@ -45,6 +45,7 @@ ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *ar
 /* How a model is laid over ranks: grid.* and what goes with it. */
 typedef struct {
     int32_t ranks, stages, chunks; /* stages divides ranks */
+    int32_t copies;                /* grid.data; 0: as many as there are ranks for */
     const char *layers;            /* grid.layers; "": balanced by cost */
     ra_pipeline_kind schedule;
     ra_recompute recompute;

@@ -19,6 +19,7 @@ ra_err ra_grid_layout_of(const ra_settings *s, int32_t ranks, ra_grid_layout *ou
     *out = (ra_grid_layout){.ranks = ranks,
                             .stages = (int32_t)ra_set_int(s, "grid.pipeline"),
                             .chunks = (int32_t)ra_set_int(s, "grid.chunks"),
+                            .copies = (int32_t)ra_set_int(s, "grid.data"),
                             .layers = ra_set_text(s, "grid.layers"),
                             .schedule = config.schedule,
                             .recompute = config.recompute,

@@ -74,7 +74,7 @@ static void shape_passes(const ra_plan_request *q, ra_pass_shape *pass)
     const int32_t replicas = q->layout.ranks / q->layout.stages;
     for (int32_t i = 0; i < q->loads; i++) {
         const ra_plan_load *l = &q->load[i];
-        double packs = fmax(ceil(l->rows / q->layout.rows), l->minimum), count = ceil(packs / replicas);
+        double packs = fmax(ceil(l->rows / ra_plan_rows(q)), l->minimum), count = ceil(packs / replicas);
         if (l->rounds) count = fmin(count, ra_engine_round(q->layout.stages));
         pass[i] = (ra_pass_shape){l->backward, l->contracts, (int32_t)fmin(count, RA_SCHEDULE_MOST_TAGS / 2 / q->layout.chunks)};
     }
@@ -90,7 +90,7 @@ static ra_err split_of(const ra_plan_request *q, ra_split *out)
 
 static ra_engine_config engine_of(const ra_plan_request *q, const ra_pass_shape *pass, int32_t passes)
 {
-    return (ra_engine_config){.rows = q->layout.rows > q->longest ? q->layout.rows : q->longest,
+    return (ra_engine_config){.rows = ra_plan_rows(q),
                               .keep = q->keep,
                               .schedule = q->layout.schedule,
                               .recompute = q->layout.recompute,

@@ -73,6 +73,8 @@ static void describe(const ra_plan_request *from, const ra_plan_request *to, con
     if (a->chunks != b->chunks) ra_buf_addf(&words, " grid.chunks=%d", b->chunks);
     if (a->recompute != b->recompute) ra_buf_addf(&words, " recompute=%s", recompute_name[b->recompute]);
     if (a->stages != b->stages) ra_buf_addf(&words, " grid.pipeline=%d", b->stages);
+    if (*a->layers && !*b->layers) ra_buf_adds(&words, " grid.layers=");
+    if (a->copies > 0 && b->ranks / b->stages != a->copies) ra_buf_adds(&words, " grid.data=0");
     if (a->rows != b->rows) ra_buf_addf(&words, " pack.tokens=%d", b->rows);
     ra_buf_addf(out, "%s%s", out->length ? ", or " : "", words.length ? words.data + 1 : "as it is");
     ra_buf_free(&words);
