@@ -7,7 +7,7 @@ BUILD=${BUILD:-build}
 . tools/mpi-env.sh
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-echo "1..16"
+echo "1..18"
 n=0
 ok() { # status, name
     n=$((n + 1))
@@ -95,6 +95,18 @@ ok $? "with that it fits: $bytes"
 timeout 20 "$REALIGN" plan "$dir/llama" precision=bf16 "run.dir=$dir/none" grid.pipeline=8 grid.memory=1GiB --ranks 256 > "$dir/out" 2> "$dir/err"
 [ $? -eq 1 ] && says "nothing that was tried here fits"
 ok $? "256 ranks, a limit that nothing keeps: said in time"
+
+# What was set for other stages is undone by the words that are printed.
+own=(grid.pipeline=4 grid.data=2 grid.layers=8,8,8,8 grid.memory=32GiB weights.enabled=false)
+plan "$dir/llama" "${bf16[@]}" "${own[@]}" --ranks 8
+words=$(sed -n 's/.*what would fit: train: \([^(]*\) (.*/\1/p' "$dir/err")
+case $words in *grid.layers=\ grid.data=0) ;; *) false ;; esac &&
+    plan "$dir/llama" "${bf16[@]}" "${own[@]}" $words --ranks 8 && says "free: "
+ok $? "layers and copies that are set do not stand in the way: $words"
+# Samples of 60 + 2 x 120 tokens are assumed: smaller packs hold them, and are not suggested.
+plan "$dir/llama" precision=bf16 "run.dir=$dir/none" pack.tokens=32 --json "$dir/plan.json" && holds "total('dots') == 300 * 8" &&
+    ! plan "$dir/llama" grid.pipeline=1000 grid.data=1000000 && says "grid.pipeline, grid.data: 1000000 copies of 1000 stages"
+ok $? "packs hold the samples that are assumed; ranks beyond counting are refused"
 
 plan "$dir/llama" "${bf16[@]}" grid.schedule=interleaved grid.chunks=2 grid.pipeline=4 pack.minimum=8 --schedule "$dir/s.svg" &&
     grep -q "interleaved: 4 ranks, 8 micro-batches, 2 chunks a rank" "$dir/s.svg" && grep -q "work of a rank, TFLOP" "$dir/s.svg" &&
