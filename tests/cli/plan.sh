@@ -97,9 +97,10 @@ timeout 20 "$REALIGN" plan "$dir/llama" precision=bf16 "run.dir=$dir/none" grid.
 ok $? "256 ranks, a limit that nothing keeps: said in time"
 
 # What was set for other stages is undone by the words that are printed.
-own=(grid.pipeline=4 grid.data=2 grid.layers=8,8,8,8 grid.memory=32GiB weights.enabled=false)
+own=(grid.pipeline=4 grid.data=2 "grid.layers=8,8,8,8" grid.memory=32GiB weights.enabled=false)
 plan "$dir/llama" "${bf16[@]}" "${own[@]}" --ranks 8
 words=$(sed -n 's/.*what would fit: train: \([^(]*\) (.*/\1/p' "$dir/err")
+# shellcheck disable=SC2086 # words are words
 case $words in *grid.layers=\ grid.data=0) ;; *) false ;; esac &&
     plan "$dir/llama" "${bf16[@]}" "${own[@]}" $words --ranks 8 && says "free: "
 ok $? "layers and copies that are set do not stand in the way: $words"
