@@ -46,6 +46,7 @@ ra_err ra_grid_part(const ra_settings *s, const ra_grid *grid, const ra_arch *ar
 /* How a model is laid over ranks: grid.* and what goes with it. */
 typedef struct {
     int32_t ranks, stages, chunks; /* stages divides ranks */
+    int32_t copies;                /* grid.data; 0: as many as there are ranks for */
     const char *layers;            /* grid.layers; "": balanced by cost */
     ra_pipeline_kind schedule;
     ra_recompute recompute;
@@ -85,6 +86,16 @@ typedef struct {
 } ra_engine_sizes;
 /* Not collective. RA_ERR_ARG for settings that do not go together. */
 ra_err ra_engine_sizes_of(const ra_model *m, const ra_grid *grid, const ra_engine_config *config, ra_engine_sizes *out);
+/* The same in two steps, for a whole pipeline: the tables of the passes to come are made once, for all its stages. */
+typedef struct {
+    int32_t slots, inboxes; /* as above */
+} ra_engine_room;
+/* Not collective. room [out] (stages). */
+ra_err ra_engine_room_of(const ra_engine_config *config, int32_t stages, int32_t chunks, ra_engine_room *room);
+/* Not collective. Settings are not checked. */
+ra_engine_sizes ra_engine_sizes_in(const ra_model *m, const ra_engine_config *config, const ra_engine_room *room);
+/* Not collective. RA_ERR_ARG, which names the key, for settings that do not go together. */
+ra_err ra_engine_check(ra_pipeline_kind schedule, ra_recompute recompute, int32_t stages, int32_t chunks);
 
 /* One pass over micro-batches. Callbacks get `context`; those marked (last) are called on the last stage alone. */
 typedef struct {
@@ -102,7 +113,7 @@ typedef struct {
     const ra_backward *backward; /* gradient, or both tangents (dot is not read); NULL: forward alone */
 } ra_pass;
 
-/* schedule and recompute from the settings. */
+/* schedule and recompute from the settings. RA_ERR_ARG, which names the key, for settings that do not go together (ra_engine_check). */
 ra_err ra_engine_configure(const ra_settings *s, ra_engine_config *config);
 
 typedef struct ra_engine ra_engine;

@@ -38,9 +38,9 @@ typedef struct {
     size_t bytes[RA_MEMORY_KINDS], total;
     int32_t slots; /* ra_engine_sizes.slots */
 } ra_memory_plan;
-/* Of one rank: a model laid out (ra_model_lay_out), its place in the grid (ra_grid_make or ra_grid_imagine), its engine. RA_ERR_ARG for settings that do not go together. */
-ra_err ra_memory_plan_make(const ra_model *m, const ra_grid *grid, const ra_engine_config *engine, const ra_memory_needs *needs,
-                           ra_memory_plan *out);
+/* Of one rank: a model laid out (ra_model_lay_out), its place among the model's copies (data of ra_grid_make or ra_grid_imagine), its engine and the room of that on its stage. */
+ra_memory_plan ra_memory_plan_of(const ra_model *m, const ra_comm *data, const ra_engine_config *engine,
+                                 const ra_engine_room *room, const ra_memory_needs *needs);
 
 /* ---- a whole grid ---- */
 
@@ -89,8 +89,9 @@ ra_pipeline_kind ra_plan_schedule(const ra_plan_request *request);
  * whose `stage` is cost. For ra_schedule_time. */
 ra_schedule_costs ra_plan_costs(const ra_plan_request *request, const ra_plan *plan, ra_schedule_costs *cost);
 
-/* "recompute=inputs (21.3 GiB on the fullest rank), lora.enabled=true recompute=full (9.1 GiB ...), ...": changes with which every rank stays within `limit` bytes; first those that leave
- * the result as it is, then an adapter (`adapter_key`: the setting that gives one, NULL where it may not be), then more ranks. "nothing tried here fits" otherwise. Appends. */
+/* "recompute=inputs (21.3 GiB), or lora.enabled=true recompute=full (9.10 GiB), or 4 ranks grid.pipeline=2 (19.7 GiB)": changes with which every rank stays within `limit` bytes, and what the
+ * fullest rank then takes; first those that leave the result as it is ("as it is" where nothing need change), then an adapter (`adapter_key`: the setting that gives one, NULL where it may not
+ * be), then more ranks. "nothing that was tried here fits" otherwise. Words after "ranks" can be given as they stand: what is set and stands in the way is undone. Appends. */
 void ra_plan_suggest(const ra_plan_request *request, const char *adapter_key, size_t limit, ra_buf *out);
 
 /* Appends "12.3 GiB", with three digits. */

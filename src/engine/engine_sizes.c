@@ -1,19 +1,19 @@
 /* What an engine takes, from shapes alone: ra_engine_new asks here too, so that a plan is what will be. */
 #include "engine_impl.h"
 
-static ra_err check(const ra_model *m, const ra_grid *grid, const ra_engine_config *c)
+#include <realign/mem.h>
+
+ra_err ra_engine_check(ra_pipeline_kind schedule, ra_recompute recompute, int32_t stages, int32_t chunks)
 {
-    bool split = c->keep && c->schedule == RA_PIPELINE_ZERO_BUBBLE;
-    if (split && c->recompute != RA_RECOMPUTE_NONE) {
+    if (schedule == RA_PIPELINE_ZERO_BUBBLE && recompute != RA_RECOMPUTE_NONE) {
         return ra_fail(RA_ERR_ARG,
                        "grid.schedule=zero-bubble keeps what recompute would make again; accepted: recompute=none, or "
                        "another schedule");
     }
-    if (m->part.chunks > 1 && grid->stages == 1)
-        return ra_fail(RA_ERR_ARG, "grid.chunks: one stage has one chunk of layers, not %d", m->part.chunks);
-    if (m->part.chunks > 1 && c->keep && c->schedule != RA_PIPELINE_INTERLEAVED) {
-        return ra_fail(RA_ERR_ARG, "grid.chunks: %d chunks a stage need grid.schedule=interleaved, not %s", m->part.chunks,
-                       ra_pipeline_kind_name[c->schedule]);
+    if (chunks > 1 && stages == 1) return ra_fail(RA_ERR_ARG, "grid.chunks: one stage has one chunk of layers, not %d", chunks);
+    if (chunks > 1 && schedule != RA_PIPELINE_INTERLEAVED && schedule != RA_PIPELINE_FORWARD) {
+        return ra_fail(RA_ERR_ARG, "grid.chunks: %d chunks a stage need grid.schedule=interleaved, not %s", chunks,
+                       ra_pipeline_kind_name[schedule]);
     }
     return RA_OK;
 }
@@ -38,18 +38,26 @@ size_t ra_engine_stream_bytes(const ra_model *m, int32_t rows)
     return (size_t)rows * (size_t)m->arch.hidden * m->b->r_size;
 }
 
-/* The room that the passes to come take on this stage. */
-static ra_err find_room(const ra_model *m, const ra_grid *grid, const ra_engine_config *c, ra_engine_sizes *out)
+static bool has_table_before(const ra_engine_config *c, const ra_pass_shape *pass, int32_t i)
 {
-    const ra_pass_shape full = {.backward = c->keep, .count = 2 * grid->stages}, *pass = c->passes ? c->pass : &full;
-    out->slots = 1;
+    for (int32_t k = 0; k < i; k++) {
+        if (pass[k].count == pass[i].count && ra_engine_kind(c, &pass[k]) == ra_engine_kind(c, &pass[i])) return true;
+    }
+    return false;
+}
+
+ra_err ra_engine_room_of(const ra_engine_config *c, int32_t stages, int32_t chunks, ra_engine_room *room)
+{
+    const ra_pass_shape full = {.backward = c->keep, .count = 2 * stages}, *pass = c->passes ? c->pass : &full;
+    for (int32_t r = 0; r < stages; r++) room[r] = (ra_engine_room){.slots = 1};
     for (int32_t i = 0; i < (c->passes ? c->passes : 1); i++) {
         ra_schedule s;
-        if (pass[i].count == 0) continue;
-        RA_TRY(ra_schedule_make(ra_engine_kind(c, &pass[i]), grid->stages, pass[i].count, m->part.chunks, &s));
-        const ra_schedule_rank *own = &s.rank[grid->stage];
-        if (own->peak > out->slots) out->slots = own->peak;
-        if (own->inboxes > out->inboxes) out->inboxes = own->inboxes;
+        if (pass[i].count == 0 || has_table_before(c, pass, i)) continue;
+        RA_TRY(ra_schedule_make(ra_engine_kind(c, &pass[i]), stages, pass[i].count, chunks, &s));
+        for (int32_t r = 0; r < stages; r++) {
+            if (s.rank[r].peak > room[r].slots) room[r].slots = s.rank[r].peak;
+            if (s.rank[r].inboxes > room[r].inboxes) room[r].inboxes = s.rank[r].inboxes;
+        }
         ra_schedule_free(&s);
     }
     return RA_OK;
@@ -58,15 +66,25 @@ static ra_err find_room(const ra_model *m, const ra_grid *grid, const ra_engine_
 ra_err ra_engine_sizes_of(const ra_model *m, const ra_grid *grid, const ra_engine_config *config, ra_engine_sizes *out)
 {
     *out = (ra_engine_sizes){0};
-    RA_TRY(check(m, grid, config));
-    RA_TRY(find_room(m, grid, config, out));
+    const ra_pipeline_kind schedule = config->keep ? config->schedule : RA_PIPELINE_FORWARD;
+    RA_TRY(ra_engine_check(schedule, config->recompute, grid->stages, m->part.chunks));
+    ra_engine_room *room = ra_alloc((size_t)grid->stages, sizeof *room);
+    ra_err err = ra_engine_room_of(config, grid->stages, m->part.chunks, room);
+    if (err == RA_OK) *out = ra_engine_sizes_in(m, config, &room[grid->stage]);
+    ra_free(room);
+    return err;
+}
+
+ra_engine_sizes ra_engine_sizes_in(const ra_model *m, const ra_engine_config *config, const ra_engine_room *room)
+{
+    ra_engine_sizes sizes = {.slots = room->slots, .inboxes = room->inboxes}, *out = &sizes;
     const ra_keeping keeping = ra_engine_keeping(config, out->slots);
     const size_t stream = ra_engine_stream_bytes(m, config->rows);
     out->activations = ra_activations_bytes(m, config->rows, &keeping);
     out->messages = ra_wire_bytes(out->inboxes, stream);
     if (m->last) out->head = ra_head_bytes(m, config->rows);
-    if (!config->keep) return RA_OK;
+    if (!config->keep) return sizes;
     if (m->last) out->activations += stream;
     out->dots = (size_t)config->rows * sizeof(double);
-    return RA_OK;
+    return sizes;
 }

@@ -19,6 +19,7 @@ ra_err ra_grid_layout_of(const ra_settings *s, int32_t ranks, ra_grid_layout *ou
     *out = (ra_grid_layout){.ranks = ranks,
                             .stages = (int32_t)ra_set_int(s, "grid.pipeline"),
                             .chunks = (int32_t)ra_set_int(s, "grid.chunks"),
+                            .copies = (int32_t)ra_set_int(s, "grid.data"),
                             .layers = ra_set_text(s, "grid.layers"),
                             .schedule = config.schedule,
                             .recompute = config.recompute,
@@ -77,5 +78,7 @@ ra_err ra_engine_configure(const ra_settings *s, ra_engine_config *config)
     config->recompute = strcmp(recompute, "full") == 0     ? RA_RECOMPUTE_FULL
                         : strcmp(recompute, "inputs") == 0 ? RA_RECOMPUTE_INPUTS
                                                            : RA_RECOMPUTE_NONE;
-    return ra_pipeline_kind_parse(ra_set_text(s, "grid.schedule"), &config->schedule);
+    RA_TRY(ra_pipeline_kind_parse(ra_set_text(s, "grid.schedule"), &config->schedule));
+    return ra_engine_check(config->schedule, config->recompute, (int32_t)ra_set_int(s, "grid.pipeline"),
+                           (int32_t)ra_set_int(s, "grid.chunks"));
 }

@@ -1,5 +1,5 @@
 /* What a plan's slots cost. */
-#include <realign/plan.h>
+#include "plan_impl.h"
 
 ra_pipeline_kind ra_plan_schedule(const ra_plan_request *q)
 {
@@ -13,7 +13,7 @@ ra_schedule_costs ra_plan_costs(const ra_plan_request *q, const ra_plan *plan, r
     ra_workload work = q->work;
     work.training = q->training;
     const ra_cost head = ra_cost_head(q->arch, &work, true);
-    const double rows = q->layout.rows, moved = q->keep ? head.forward : 0.0;
+    const double rows = ra_plan_rows(q), moved = q->keep ? head.forward : 0.0;
     const int32_t n = plan->split.stages;
     ra_schedule_costs mean = {.stage = cost};
     for (int32_t s = 0; s < n; s++) {

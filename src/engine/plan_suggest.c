@@ -1,6 +1,7 @@
 /* What would fit: the plan itself, tried with other settings. */
+#include "plan_impl.h"
+
 #include <realign/mem.h>
-#include <realign/plan.h>
 
 #include <string.h>
 
@@ -18,10 +19,11 @@ void ra_plan_write_bytes(ra_buf *out, double bytes)
 static bool fits(const ra_plan_request *q, size_t limit, size_t *bytes)
 {
     ra_plan plan;
-    if (ra_plan_make(q, &plan) != RA_OK) return false;
+    bool within;
+    if (ra_plan_make_within(q, limit, &plan, &within) != RA_OK) return false;
     *bytes = plan.stage[plan.fullest].total;
     ra_plan_free(&plan);
-    return *bytes <= limit;
+    return within;
 }
 
 /* Recomputation and, where it stands in the way, another schedule: what costs least first. */
@@ -71,6 +73,8 @@ static void describe(const ra_plan_request *from, const ra_plan_request *to, con
     if (a->chunks != b->chunks) ra_buf_addf(&words, " grid.chunks=%d", b->chunks);
     if (a->recompute != b->recompute) ra_buf_addf(&words, " recompute=%s", recompute_name[b->recompute]);
     if (a->stages != b->stages) ra_buf_addf(&words, " grid.pipeline=%d", b->stages);
+    if (*a->layers && !*b->layers) ra_buf_adds(&words, " grid.layers=");
+    if (a->copies > 0 && b->ranks / b->stages != a->copies) ra_buf_adds(&words, " grid.data=0");
     if (a->rows != b->rows) ra_buf_addf(&words, " pack.tokens=%d", b->rows);
     ra_buf_addf(out, "%s%s", out->length ? ", or " : "", words.length ? words.data + 1 : "as it is");
     ra_buf_free(&words);

@@ -16,6 +16,8 @@
 static const char usage[] =
     "usage: realign plan SETTINGS.yaml|MODEL [key=value ...] [--ranks N] [--schedule FILE.svg] [--json FILE]";
 
+enum { MOST_RANKS = 1 << 20 };
+
 typedef struct {
     int32_t ranks;
     const char *picture, *json;
@@ -27,8 +29,8 @@ static ra_err read_ranks(const char *text, int32_t *out)
 {
     char *end;
     long n = strtol(text, &end, 10);
-    if (end == text || *end || n < 1 || n > 1048576)
-        return ra_fail(RA_ERR_ARG, "--ranks: '%.40s' is not accepted; give a whole number from 1 to 1048576", text);
+    if (end == text || *end || n < 1 || n > MOST_RANKS)
+        return ra_fail(RA_ERR_ARG, "--ranks: '%.40s' is not accepted; give a whole number from 1 to %d", text, MOST_RANKS);
     *out = (int32_t)n;
     return RA_OK;
 }
@@ -111,7 +113,9 @@ static void assume_data(ra_run *run)
     }
     run->work = (ra_workload){.context = keys / rows, .head_share = head / rows, .kl_share = kl / rows};
     run->positions = (int32_t)most + 1;
+    run->longest = (int32_t)(prompt + 2.0 * response);
     run->rows = (int32_t)ra_set_int(run->s, "pack.tokens");
+    if (run->longest > run->rows) run->rows = run->longest;
 }
 
 static ra_err find_data(ra_plan_view *v)
@@ -208,18 +212,27 @@ static ra_err plan_stage(ra_plan_view *v, ra_memory_stage which)
 }
 
 /* The ranks that were asked for; else those the program was started on; alone, as many as the settings need. */
-static int32_t find_ranks(const ra_settings *s, const options *o)
+static ra_err find_ranks(const ra_settings *s, const options *o, int32_t *out)
 {
-    int32_t started = ra_comm_world().size;
-    int64_t copies = ra_set_int(s, "grid.data");
-    if (o->ranks > 0) return o->ranks;
-    return started > 1 ? started : (int32_t)(ra_set_int(s, "grid.pipeline") * (copies > 0 ? copies : 1));
+    const int32_t started = ra_comm_world().size;
+    const int64_t stages = ra_set_int(s, "grid.pipeline"),
+                  copies = ra_set_int(s, "grid.data") > 0 ? ra_set_int(s, "grid.data") : 1;
+    *out = o->ranks > 0 ? o->ranks : started;
+    if (*out > 1 || o->ranks > 0) return RA_OK;
+    if (copies > MOST_RANKS / stages) {
+        return ra_fail(
+            RA_ERR_ARG,
+            "grid.pipeline, grid.data: %lld copies of %lld stages are more ranks than a plan is made for; accepted: %d",
+            (long long)copies, (long long)stages, MOST_RANKS);
+    }
+    *out = (int32_t)(stages * copies);
+    return RA_OK;
 }
 
 static ra_err make_view(const ra_settings *s, const options *o, ra_plan_view *v)
 {
     v->s = s;
-    v->ranks = find_ranks(s, o);
+    RA_TRY(find_ranks(s, o, &v->ranks));
     if (!*ra_set_text(s, "model"))
         return ra_fail(RA_ERR_ARG,
                        "model: no model was given; accepted: a Hugging Face directory (config.json will do) or a GGUF file");

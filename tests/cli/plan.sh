@@ -7,7 +7,7 @@ BUILD=${BUILD:-build}
 . tools/mpi-env.sh
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-echo "1..15"
+echo "1..18"
 n=0
 ok() { # status, name
     n=$((n + 1))
@@ -91,6 +91,24 @@ ok $? "a limit that is exceeded, and what would fit: $words"
 plan "$dir/llama" "${bf16[@]}" grid.pipeline=4 grid.memory=32GiB weights.enabled=false $words --ranks 8 && says "$bytes" && says "free: "
 ok $? "with that it fits: $bytes"
 
+# Hundreds of layouts are tried, up to 64 times as many ranks: what does not depend on the rank is made once.
+timeout 20 "$REALIGN" plan "$dir/llama" precision=bf16 "run.dir=$dir/none" grid.pipeline=8 grid.memory=1GiB --ranks 256 > "$dir/out" 2> "$dir/err"
+[ $? -eq 1 ] && says "nothing that was tried here fits"
+ok $? "256 ranks, a limit that nothing keeps: said in time"
+
+# What was set for other stages is undone by the words that are printed.
+own=(grid.pipeline=4 grid.data=2 "grid.layers=8,8,8,8" grid.memory=32GiB weights.enabled=false)
+plan "$dir/llama" "${bf16[@]}" "${own[@]}" --ranks 8
+words=$(sed -n 's/.*what would fit: train: \([^(]*\) (.*/\1/p' "$dir/err")
+# shellcheck disable=SC2086 # words are words
+case $words in *grid.layers=\ grid.data=0) ;; *) false ;; esac &&
+    plan "$dir/llama" "${bf16[@]}" "${own[@]}" $words --ranks 8 && says "free: "
+ok $? "layers and copies that are set do not stand in the way: $words"
+# Samples of 60 + 2 x 120 tokens are assumed: smaller packs hold them, and are not suggested.
+plan "$dir/llama" precision=bf16 "run.dir=$dir/none" pack.tokens=32 --json "$dir/plan.json" && holds "total('dots') == 300 * 8" &&
+    ! plan "$dir/llama" grid.pipeline=1000 grid.data=1000000 && says "grid.pipeline, grid.data: 1000000 copies of 1000 stages"
+ok $? "packs hold the samples that are assumed; ranks beyond counting are refused"
+
 plan "$dir/llama" "${bf16[@]}" grid.schedule=interleaved grid.chunks=2 grid.pipeline=4 pack.minimum=8 --schedule "$dir/s.svg" &&
     grep -q "interleaved: 4 ranks, 8 micro-batches, 2 chunks a rank" "$dir/s.svg" && grep -q "work of a rank, TFLOP" "$dir/s.svg" &&
     python3 -S -c "import sys, xml.dom.minidom as x; x.parse('$dir/s.svg')"
@@ -99,7 +117,9 @@ ok $? "the picture of a step"
 ! plan "$dir/qwen" --ranks 3 grid.pipeline=2 && says "grid.pipeline" && ! plan "$dir/qwen" --rank 3 && says "--schedule" &&
     ! plan "$dir/qwen" --ranks x && says "--ranks" && ! plan --ranks 2 && says "model:" && ! plan "$dir" && says "config.json" &&
     ! plan "$dir/qwen" grid.data=3 --ranks 4 && says "grid.data" && ! plan "$dir/qwen" grid.layers=20,9 grid.pipeline=2 && says "grid.layers" &&
-    ! plan "$dir/qwen" grid.schedule=zero-bubble recompute=full && says "recompute" && ! plan && says "usage"
+    ! plan "$dir/qwen" grid.schedule=zero-bubble recompute=full && says "recompute" &&
+    ! plan "$dir/qwen" grid.schedule=zero-bubble recompute=inputs weights.enabled=false && says "recompute=none" &&
+    ! plan "$dir/qwen" grid.chunks=2 grid.pipeline=2 weights.enabled=false && says "grid.chunks: 2 chunks a stage need" && ! plan && says "usage"
 ok $? "errors name what is wrong"
 printf 'model: %s\nrun:\n  dir: %s\ngrid:\n  pipeline: 7\n' "$dir/qwen" "$dir/none" > "$dir/settings.yaml"
 plan "$dir/settings.yaml" && says "7 ranks: 1 copy x 7 stages" && [ ! -e "$dir/none" ]

@@ -138,6 +138,59 @@ static void test_suggestions(void **state)
     q.layout.schedule = RA_PIPELINE_GPIPE;
     q.layout.rows = 512;
     expect_suggestion(&q, NULL, 100 * gib, "recompute=full (");
+    /* what was set for other stages, or other copies, is undone */
+    q = request_of(&arch, &types, 4, 2);
+    q.layout.layers = "16,16";
+    expect_suggestion(&q, NULL, 40 * gib, "recompute=full grid.pipeline=4 grid.layers= (");
+    q.layout.copies = 2;
+    expect_suggestion(&q, NULL, 40 * gib, "recompute=full grid.pipeline=4 grid.layers= grid.data=0 (");
+    q.layout.recompute = RA_RECOMPUTE_FULL;
+    expect_suggestion(&q, NULL, 60 * gib, "as it is (");
+    /* packs no smaller than the longest sample */
+    q = request_of(&arch, &types, 1, 1);
+    q.training = RA_TRAIN_ADAPTER;
+    q.layout.recompute = RA_RECOMPUTE_FULL;
+    expect_suggestion(&q, NULL, 18 * gib, "pack.tokens=1024 (");
+    q.longest = 1025;
+    expect_suggestion(&q, NULL, 18 * gib, "2 ranks");
+    ra_arch_free(&arch);
+}
+
+/* The longest range of the moments, as every replica of every stage has them; passes longer than a schedule may be. */
+static void test_replicas(void **state)
+{
+    (void)state;
+    ra_backend types;
+    CHECK_OK(ra_backend_outline("cpu", "bf16", &types));
+    ra_arch arch = test_arch_parse(TEST_LLAMA31_8B);
+    ra_plan_request q = request_of(&arch, &types, 21, 3);
+    ra_plan plan;
+    CHECK_OK(ra_plan_make(&q, &plan));
+    for (int32_t stage = 0; stage < 3; stage++) {
+        ra_pass_shape pass = {.backward = true, .count = plan.most};
+        size_t most = 0, least = SIZE_MAX;
+        for (int32_t rank = stage; rank < 21; rank += 3) {
+            ra_grid grid;
+            ra_memory_plan one;
+            CHECK_OK(ra_grid_imagine(21, 3, rank, &grid));
+            CHECK_OK(ra_plan_rank(&q, &grid, &pass, 1, &one));
+            if (one.total > most) most = one.total;
+            if (one.total < least) least = one.total;
+        }
+        assert_true(most > least);
+        assert_int_equal(plan.stage[stage].total, most);
+    }
+    ra_plan_free(&plan);
+    q = request_of(&arch, &types, 4, 2);
+    q.layout.chunks = 2;
+    q.layout.schedule = RA_PIPELINE_INTERLEAVED;
+    q.load[0].rows = 1e9;
+    CHECK_OK(ra_plan_make(&q, &plan));
+    assert_int_equal(plan.most, RA_SCHEDULE_MOST_TAGS / 4);
+    ra_plan_free(&plan);
+    q.layout.schedule = RA_PIPELINE_1F1B;
+    q.keep = false;
+    check_fails(ra_plan_make(&q, &plan), RA_ERR_ARG, "grid.chunks", "interleaved", NULL);
     ra_arch_free(&arch);
 }
 
@@ -160,8 +213,8 @@ static void test_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_count),       cmocka_unit_test(test_outline), cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_suggestions), cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_count),       cmocka_unit_test(test_outline),  cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_suggestions), cmocka_unit_test(test_replicas), cmocka_unit_test(test_bytes),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests_name("memory", tests, NULL, NULL);
