@@ -73,7 +73,7 @@ endif
 $(BUILD)/src/backend/cuda/%.cu.o: src/backend/cuda/%.cu
 	@mkdir -p $(@D)
 	$(call say,NV,$<)
-	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_ARCHS) -Xcompiler -Wall -Iinclude $(filter -I%,$(PKG_CFLAGS)) -DOMPI_SKIP_MPICXX -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_ARCHS) -Xcompiler -Wall -Iinclude -MD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 # Does every kernel compile for GPUs? `make test` asks where there is an nvcc.
 cuda-objects: $(CUDA_CU:%=$(BUILD)/%.o)

@@ -13,7 +13,6 @@
  * caller's duty, non-finite values pass through and are caught by the engine's checks. */
 #ifndef REALIGN_BACKEND_H
 #define REALIGN_BACKEND_H
-#include <realign/comm.h>
 #include <realign/dtype.h>
 #include <realign/error.h>
 #include <realign/pack.h>
@@ -22,6 +21,7 @@
 #include <stdint.h>
 
 typedef struct ra_backend ra_backend;
+typedef struct ra_comm ra_comm; /* <realign/comm.h>; kernels are compiled without MPI */
 typedef struct ra_link ra_link; /* a backend's way between ranks */
 
 typedef enum { RA_GLU_SILU, RA_GLU_GELU_TANH } ra_glu;

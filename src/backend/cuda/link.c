@@ -2,6 +2,7 @@
 #include "cuda.h"
 #include "peer.h"
 
+#include <realign/comm.h>
 #include <realign/log.h>
 #include <realign/mem.h>
 
