@@ -229,7 +229,7 @@ ra_err ra_backend_ref_open(ra_backend *b);
 ra_err ra_backend_cpu_open(ra_backend *b, int threads);
 ra_err ra_backend_cuda_open(ra_backend *b, int threads); /* these three where it is built in */
 void ra_backend_cuda_close(ra_backend *b);
-bool ra_cuda_device_present(void);
+bool ra_cuda_device_present(void); /* one that the program is built for; warns where there is another, or CUDA fails */
 void ra_backend_ref_close(ra_backend *b);
 void ra_backend_cpu_close(ra_backend *b);
 

@@ -314,12 +314,13 @@ typedef struct {
     int32_t heads, kv_heads, head_dim;
     double softcap;
     int32_t window, longest, pad;
+    bool empty; /* the last row sees no key */
 } cached_case;
 
 static const cached_case cached_cases[] = {
-    {1, 1, 64, 0, 0, 30, 0},      {3, 1, 128, 0, 0, 256, 0},  {14, 2, 64, 0, 0, 257, 8}, {4, 1, 256, 50, 0, 300, 0},
-    {12, 1, 24, 0, 300, 600, 16}, {2, 2, 80, 0, 0, 520, 0},   {8, 1, 96, 30, 7, 40, 0},  {3, 3, 20, 0, 0, 270, 3},
-    {6, 2, 128, 0, 256, 800, 1},  {9, 1, 16, 0, 255, 513, 0},
+    {1, 1, 64, 0, 0, 30, 0},      {3, 1, 128, 0, 0, 256, 0},  {14, 2, 64, 0, 0, 257, 8},     {4, 1, 256, 50, 0, 300, 0},
+    {12, 1, 24, 0, 300, 600, 16}, {2, 2, 80, 0, 0, 520, 0},   {8, 1, 96, 30, 7, 40, 0},      {3, 3, 20, 0, 0, 270, 3},
+    {6, 2, 128, 0, 256, 800, 1},  {9, 1, 16, 0, 255, 513, 0}, {9, 1, 64, 0, 0, 30, 0, true}, {3, 1, 24, 0, 9, 300, 0, true},
 };
 
 static int run_cached(const cached_case *c)
@@ -331,6 +332,7 @@ static int run_cached(const cached_case *c)
     int64_t value_offset = c->longest * width, stride = 2 * value_offset + c->pad;
     int32_t slot[ROWS] = {2, 0, 1}, length[ROWS] = {c->longest, 1 + c->longest / 3, 1}, position[ROWS], none[ROWS] = {2, -1, 1};
     for (int i = 0; i < ROWS; i++) position[i] = length[i] - 1;
+    if (c->empty) length[ROWS - 1] = 0;
     array qkv = drawn(&rng, ROWS * ldq, 0, 1.3), cache = drawn(&rng, ROWS * stride, 0, 1.3),
           out = empty((int64_t)ROWS * c->heads * c->head_dim, 0, tested);
     int32_t *device_slot = placed(slot, ROWS), *device_length = placed(length, ROWS), *device_position = placed(position, ROWS),
