@@ -35,10 +35,17 @@ CUDA_HOME  ?= $(firstword $(wildcard /usr/local/cuda) $(patsubst %/bin/nvcc,%,$(
 NVCC       ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) nvcc)
 CUDA_ARCHS ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a
 CXX_LIBS   := -lstdc++
-CUDA_LIBS  ?= -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lnccl -lcudart_static -ldl -lrt -lpthread $(CXX_LIBS)
+# NCCL where its header is; without it sums over ranks go through host memory. The simulator has one always.
+NCCL_HOME  ?= $(patsubst %/include/nccl.h,%,$(firstword $(wildcard $(addsuffix /include/nccl.h,$(CUDA_HOME) /usr /usr/local))))
+NCCL       := $(wildcard $(addsuffix /include/nccl.h,$(NCCL_HOME)))
+NCCL_LIBS  := $(if $(NCCL),$(foreach dir,$(filter-out /usr/lib,$(wildcard $(NCCL_HOME)/lib64 $(NCCL_HOME)/lib)),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) -lnccl)
+CUDA_LIBS  ?= -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt $(NCCL_LIBS) -lcudart_static -ldl -lrt -lpthread $(CXX_LIBS)
 CUDA_C     := $(sort $(wildcard src/backend/cuda/*.c))
 CUDA_CU    := $(sort $(wildcard src/backend/cuda/*.cu))
-CUDA_OBJ   := $(CUDA_C:%.c=$(BUILD)/%.o) $(CUDA_CU:%=$(BUILD)/%.o)
+CUDA_OBJ   := $(patsubst %,$(BUILD)/%.o,$(basename $(CUDA_C)) $(CUDA_CU))
+ifeq ($(NCCL),)
+CUDA_OBJ   := $(filter-out %/peer.o %/peer_sum.cu.o,$(CUDA_OBJ))
+endif
 ifeq ($(origin CXX),default)
 CXX        := $(CC:gcc=g++)
 endif
@@ -67,19 +74,19 @@ $(BUILD)/%.o: %.c
 
 ifdef CUDA
 $(BUILD)/src/backend/registry.o: ALL_CFLAGS += -DRA_WITH_CUDA
-$(CUDA_C:%.c=$(BUILD)/%.o): ALL_CFLAGS += -isystem $(CUDA_HOME)/include
+$(CUDA_C:%.c=$(BUILD)/%.o): ALL_CFLAGS += -isystem $(CUDA_HOME)/include $(if $(NCCL),-DRA_WITH_NCCL $(patsubst %,-isystem %/include,$(filter-out /usr $(CUDA_HOME),$(NCCL_HOME))))
 endif
 
 $(BUILD)/src/backend/cuda/%.cu.o: src/backend/cuda/%.cu
 	@mkdir -p $(@D)
 	$(call say,NV,$<)
-	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_ARCHS) -Xcompiler -Wall -Iinclude $(filter -I%,$(PKG_CFLAGS)) -DOMPI_SKIP_MPICXX -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo $(CUDA_ARCHS) -Xcompiler -Wall -Iinclude -MD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 # Does every kernel compile for GPUs? `make test` asks where there is an nvcc.
 cuda-objects: $(CUDA_CU:%=$(BUILD)/%.o)
 
 SIM         := $(BUILD)/cudasim
-SIM_CFLAGS  := -Itests/cudasim -DRA_WITH_CUDA
+SIM_CFLAGS  := -Itests/cudasim -DRA_WITH_CUDA -DRA_WITH_NCCL
 # Inlined or not, a kernel must not keep an address of thread-local memory over a switch; nothing here has any.
 SIM_CXXFLAGS = -std=c++17 -O2 -g -march=$(ARCH) -fopenmp -fno-math-errno -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function -Wno-enum-compare $(if $(CI),-Werror) $(SANFLAGS) -Iinclude \
                -Itests/cudasim -Isrc/backend/cuda $(PKG_CFLAGS) -DOMPI_SKIP_MPICXX -MMD -MP
@@ -169,7 +176,7 @@ run:
 test:
 	@tools/have-deps.sh build test >/dev/null || tools/deps.sh build test browser
 	@$(MAKE) --no-print-directory all tests cudasim-tests
-	@$(if $(if $(T),$(findstring cuda,$(T)),all),! command -v $(NVCC) >/dev/null || $(MAKE) --no-print-directory -k CUDA=1 BUILD=build-cuda cuda-objects || true)
+	@$(if $(if $(T),$(findstring cuda,$(T)),all),! command -v $(NVCC) >/dev/null || $(MAKE) --no-print-directory -k CUDA=1 BUILD=build-cuda cuda-objects all || true)
 	@BUILD=$(BUILD) REALIGN=$(abspath $(BIN)) NVCC='$(NVCC)' tests/run.sh $(T)
 
 bench:

@@ -13,7 +13,6 @@
  * caller's duty, non-finite values pass through and are caught by the engine's checks. */
 #ifndef REALIGN_BACKEND_H
 #define REALIGN_BACKEND_H
-#include <realign/comm.h>
 #include <realign/dtype.h>
 #include <realign/error.h>
 #include <realign/pack.h>
@@ -22,6 +21,7 @@
 #include <stdint.h>
 
 typedef struct ra_backend ra_backend;
+typedef struct ra_comm ra_comm; /* <realign/comm.h>; kernels are compiled without MPI */
 typedef struct ra_link ra_link; /* a backend's way between ranks */
 
 typedef enum { RA_GLU_SILU, RA_GLU_GELU_TANH } ra_glu;
@@ -229,7 +229,7 @@ ra_err ra_backend_ref_open(ra_backend *b);
 ra_err ra_backend_cpu_open(ra_backend *b, int threads);
 ra_err ra_backend_cuda_open(ra_backend *b, int threads); /* these three where it is built in */
 void ra_backend_cuda_close(ra_backend *b);
-bool ra_cuda_device_present(void);
+bool ra_cuda_device_present(void); /* one that the program is built for; warns where there is another, or CUDA fails */
 void ra_backend_ref_close(ra_backend *b);
 void ra_backend_cpu_close(ra_backend *b);
 

@@ -8,7 +8,7 @@
 #define RA_MPI(call) ra_mpi_check((call), #call, __FILE__, __LINE__)
 void ra_mpi_check(int code, const char *call, const char *file, int line);
 
-typedef struct {
+typedef struct ra_comm {
     MPI_Comm comm;
     int rank, size;
 } ra_comm;

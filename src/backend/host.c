@@ -1,5 +1,6 @@
 #include "host.h"
 
+#include <realign/comm.h>
 #include <realign/mem.h>
 
 enum { FRONT = 64 }; /* bytes before what is handed out: its size, and the alignment kept */

@@ -322,15 +322,17 @@ static const cached_case cached_cases[] = {
     {6, 2, 128, 0, 256, 800, 1},  {9, 1, 16, 0, 255, 513, 0},
 };
 
-static int run_cached(const cached_case *c)
+/* The last row sees `shortest` keys, 1 or none. */
+static int run_cached(const cached_case *c, int32_t shortest)
 {
     enum { ROWS = 3 };
     ra_rng rng = ra_rng_make(SEED + 100 + (uint64_t)(c - cached_cases), RA_STREAM_TEST);
     ra_attention a = {c->heads, c->kv_heads, c->head_dim, 1 / sqrt(c->head_dim), c->softcap, c->window};
     int64_t width = (int64_t)c->kv_heads * c->head_dim, ldq = (int64_t)(c->heads + 2 * c->kv_heads) * c->head_dim + c->pad;
     int64_t value_offset = c->longest * width, stride = 2 * value_offset + c->pad;
-    int32_t slot[ROWS] = {2, 0, 1}, length[ROWS] = {c->longest, 1 + c->longest / 3, 1}, position[ROWS], none[ROWS] = {2, -1, 1};
-    for (int i = 0; i < ROWS; i++) position[i] = length[i] - 1;
+    int32_t slot[ROWS] = {2, 0, 1}, length[ROWS] = {c->longest, 1 + c->longest / 3, shortest}, position[ROWS],
+            none[ROWS] = {2, -1, 1};
+    for (int i = 0; i < ROWS; i++) position[i] = length[i] > 0 ? length[i] - 1 : 0;
     array qkv = drawn(&rng, ROWS * ldq, 0, 1.3), cache = drawn(&rng, ROWS * stride, 0, 1.3),
           out = empty((int64_t)ROWS * c->heads * c->head_dim, 0, tested);
     int32_t *device_slot = placed(slot, ROWS), *device_length = placed(length, ROWS), *device_position = placed(position, ROWS),
@@ -365,7 +367,9 @@ static void test_cached(void **state)
 {
     tested = *(const ra_dtype *)*state;
     int bad = 0;
-    for (size_t i = 0; i < sizeof cached_cases / sizeof cached_cases[0]; i++) bad += run_cached(&cached_cases[i]);
+    for (size_t i = 0; i < sizeof cached_cases / sizeof cached_cases[0]; i++) bad += run_cached(&cached_cases[i], 1);
+    bad += run_cached(&cached_cases[0], 0); /* one chunk of keys */
+    bad += run_cached(&cached_cases[9], 0); /* several */
     assert_int_equal(bad, 0);
 }
 

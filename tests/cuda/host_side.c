@@ -249,6 +249,34 @@ static void test_tf32(void **state)
     assert_float_equal(result[1], 1, 0);
 }
 
+/* What stderr gets from `act`. */
+static void written_by(void (*act)(void), char *text, size_t bytes)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    fflush(stderr);
+    int kept = dup(STDERR_FILENO);
+    assert_true(kept >= 0 && dup2(ends[1], STDERR_FILENO) >= 0);
+    close(ends[1]);
+    act();
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    size_t length = 0; /* a pipe holds more than one line */
+    for (ssize_t n; length + 1 < bytes && (n = read(ends[0], text + length, bytes - 1 - length)) > 0;) length += (size_t)n;
+    text[length] = 0;
+    close(ends[0]);
+}
+
+static size_t capacity; /* of the backend that was opened last */
+
+static void open_and_close(void)
+{
+    ra_backend *b = open_cuda("fp32");
+    capacity = b->memory.capacity;
+    ra_backend_close(b);
+}
+
 static void test_devices(void **state)
 {
     (void)state;
@@ -264,18 +292,88 @@ static void test_devices(void **state)
     check_fails(ra_backend_open("cuda", "fp32", 0, &refused), RA_ERR_UNSUPPORTED,
                 "backend cuda, precision fp32: no CUDA device here: cudaErrorInsufficientDriver", NULL);
     assert_null(refused);
-    assert_false(ra_cuda_device_present());
     unsetenv("CUDASIM_DEVICES");
-    assert_true(ra_cuda_device_present());
+}
+
+/* Ranks that share a device are told so, once, and share its memory, of which libraries get a part. */
+static void test_shared_device(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rank, *size, *devices;
+        size_t sharing;
+        bool warns;
+    } cases[] = {{"0", "1", "1", 1, false}, {"0", "3", "1", 3, true},  {"1", "3", "1", 3, false}, {"0", "5", "4", 2, true},
+                 {"4", "5", "4", 2, false}, {"3", "5", "4", 1, false}, {"1", "4", "4", 1, false}};
+    char text[1024];
+    setenv("CUDASIM_MEMORY_MB", "960", 1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        setenv("OMPI_COMM_WORLD_LOCAL_RANK", cases[i].rank, 1);
+        setenv("OMPI_COMM_WORLD_LOCAL_SIZE", cases[i].size, 1);
+        setenv("CUDASIM_DEVICES", cases[i].devices, 1);
+        written_by(open_and_close, text, sizeof text);
+        assert_int_equal(capacity, ((size_t)840 << 20) / cases[i].sharing);
+        assert_int_equal(strstr(text, "share") != NULL, cases[i].warns);
+    }
+    unsetenv("OMPI_COMM_WORLD_LOCAL_RANK");
+    unsetenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    unsetenv("CUDASIM_DEVICES");
+    setenv("CUDASIM_MEMORY_MB", "16384", 1);
+    open_and_close();
+    assert_int_equal(capacity, (size_t)15 << 30);
+    unsetenv("CUDASIM_MEMORY_MB");
+}
+
+static bool present;
+
+static void ask_presence(void)
+{
+    present = ra_cuda_device_present();
+}
+
+/* `auto` is quiet about a machine without a GPU and about one that it uses; whatever else stands in the way, it says. */
+static void test_presence(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *devices, *capability, *says; /* NULL: nothing */
+        bool present;
+    } cases[] = {{"1", "80", NULL, true},
+                 {"2", "90", NULL, true},
+                 {"0", "80", NULL, false},
+                 {"-1", "80", NULL, false},
+                 {"-2", "80", "cudaErrorInsufficientDriver", false},
+                 {"-3", "80", "cudaErrorInitializationError", false},
+                 {"1", "75", "device 0 is host execution model, compute capability 7.5", false},
+                 {"1", "100", "device 0 is host execution model, compute capability 10.0", false},
+                 {"1", "86", "compute capability 8.6, with 99 KiB of shared memory", false}};
+    char text[1024];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        setenv("CUDASIM_DEVICES", cases[i].devices, 1);
+        setenv("CUDASIM_CAPABILITY", cases[i].capability, 1);
+        written_by(ask_presence, text, sizeof text);
+        assert_int_equal(present, cases[i].present);
+        if (cases[i].says) {
+            assert_non_null(strstr(text, cases[i].says));
+        } else {
+            assert_string_equal(text, "");
+        }
+    }
+    setenv("CUDASIM_DEVICES", "1", 1);
+    setenv("CUDASIM_CAPABILITY", "89", 1);
+    ra_backend *refused = NULL;
+    check_fails(ra_backend_open("cuda", "fp32", 0, &refused), RA_ERR_UNSUPPORTED, "compute capability 8.9, with 99 KiB", NULL);
+    unsetenv("CUDASIM_DEVICES");
+    unsetenv("CUDASIM_CAPABILITY");
 }
 
 int main(void)
 {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),   cmocka_unit_test(test_fatal),       cmocka_unit_test(test_packs),
-        cmocka_unit_test(test_products), cmocka_unit_test(test_many_shapes), cmocka_unit_test(test_tf32),
-        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_memory),   cmocka_unit_test(test_fatal),         cmocka_unit_test(test_packs),
+        cmocka_unit_test(test_products), cmocka_unit_test(test_many_shapes),   cmocka_unit_test(test_tf32),
+        cmocka_unit_test(test_devices),  cmocka_unit_test(test_shared_device), cmocka_unit_test(test_presence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -181,9 +181,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     bool types = a->type == b->type && (d->type == CUDA_R_32F || d->type == a->type) &&
                  (operation->compute == CUBLAS_COMPUTE_32F || a->type == CUDA_R_32F);
     if (!types) return CUBLAS_STATUS_NOT_SUPPORTED;
+    /* A split sum added in place is not repeatable: here it is never what a caller wants. */
+    if (preference->reductions & CUBLASLT_REDUCTION_SCHEME_INPLACE) return CUBLAS_STATUS_NOT_SUPPORTED;
     *result = {};
     for (int i = 0; i < 4; i++) result->algo.data[i] = preference->alignment[i];
-    result->algo.data[4] = result->workspaceSize = std::min(preference->workspace, (size_t)1 << 20);
+    result->algo.data[4] = result->workspaceSize = preference->workspace; /* all that it may */
     result->state = CUBLAS_STATUS_SUCCESS;
     *found = 1;
     return CUBLAS_STATUS_SUCCESS;

@@ -111,6 +111,7 @@ const char *cudaGetErrorName(cudaError_t error)
     case cudaSuccess: return "cudaSuccess";
     case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInitializationError: return "cudaErrorInitializationError";
     case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
     case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
     case cudaErrorNoDevice: return "cudaErrorNoDevice";
@@ -130,18 +131,39 @@ cudaError_t cudaGetLastError(void)
     return cudaSuccess; /* what a launch gets wrong has ended the program */
 }
 
-/* CUDASIM_DEVICES: how many there seem to be; -1: no driver. */
+/* CUDASIM_DEVICES: how many there seem to be; -1: no driver, -2: one too old, -3: CUDA does not start. */
 static int devices()
 {
     return getenv("CUDASIM_DEVICES") ? atoi(getenv("CUDASIM_DEVICES")) : 1;
 }
 
+/* CUDASIM_CAPABILITY: ten times the compute capability, 80 unless it is set. */
+static int capability()
+{
+    return getenv("CUDASIM_CAPABILITY") ? atoi(getenv("CUDASIM_CAPABILITY")) : 80;
+}
+
+/* 8.6 and 8.9 have less. */
+static int shared_of_a_block()
+{
+    return capability() == 86 || capability() == 89 ? 99 * 1024 : (int)MOST_SHARED;
+}
+
 static int current_device;
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = devices() == -1 ? 0 : devices() == -2 ? 11000 : CUDART_VERSION;
+    return cudaSuccess;
+}
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = devices() > 0 ? devices() : 0;
-    return devices() > 0 ? cudaSuccess : devices() == 0 ? cudaErrorNoDevice : cudaErrorInsufficientDriver;
+    return devices() > 0    ? cudaSuccess
+           : devices() == 0 ? cudaErrorNoDevice
+           : devices() < -2 ? cudaErrorInitializationError
+                            : cudaErrorInsufficientDriver;
 }
 
 cudaError_t cudaGetDevice(int *device)
@@ -162,9 +184,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     if (device < 0 || device >= devices()) return cudaErrorInvalidDevice;
     switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 4; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor: *value = 8; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = MOST_SHARED; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor: *value = capability() / 10; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = capability() % 10; return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_of_a_block(); return cudaSuccess;
     }
     return cudaErrorInvalidValue;
 }
@@ -175,7 +197,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     if (device < 0 || device >= devices()) return cudaErrorInvalidDevice;
     memset(properties, 0, sizeof *properties);
     snprintf(properties->name, sizeof properties->name, "host execution model");
-    properties->major = 8;
+    properties->major = capability() / 10;
+    properties->minor = capability() % 10;
     properties->multiProcessorCount = 4;
     return cudaMemGetInfo(&available, &properties->totalGlobalMem);
 }

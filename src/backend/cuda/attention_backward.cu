@@ -330,8 +330,8 @@ void ra_cuda_attention_grad(cudaStream_t stream, ra_dtype a, const ra_attention_
                             const ra_attention *shape, const void *qkv, const void *out, const void *lse, const void *dout,
                             void *dqkv, void *workspace, size_t bytes)
 {
-    (void)bytes;
     if (plan->tiles == 0) return;
+    ra_cuda_check_workspace("attention_grad", bytes, ra_cuda_attention_grad_workspace(rows, shape));
     enum { WARPS = 8 };
     int64_t n = (int64_t)rows * shape->heads;
     unsigned blocks = (unsigned)((n + WARPS - 1) / WARPS);

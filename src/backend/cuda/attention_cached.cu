@@ -76,7 +76,12 @@ __global__ void __launch_bounds__(THREADS)
     int first_head = kv * call.group + part * GROUP, heads = min((int)GROUP, call.group - part * GROUP);
     int length = c.length[row], chunk = blockIdx.y;
     int begin = max(chunk * CHUNK, first_seen(call, length)), end = min((chunk + 1) * CHUNK, length);
-    if (begin >= end) return; /* the whole block */
+    if (begin >= end) { /* the whole block */
+        if (length <= 0 && chunks == 1)
+            for (int i = threadIdx.x; i < heads * head_dim; i += THREADS)
+                set_float(out + (row * call.heads + first_head) * head_dim + i, 0);
+        return;
+    }
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, mine = lane % LANES * VEC;
     int64_t width = (int64_t)call.kv_heads * head_dim;
     const A *k = cache + c.slot[row] * c.slot_stride + (int64_t)kv * head_dim;
@@ -207,11 +212,11 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* The chunks of one head of a row in their order. */
+/* The chunks of one head of a row in their order; zeros where the row sees no key. */
 template <class A> __global__ void add_chunks(attention_call call, const int32_t *length, const float *space, A *out, int chunks)
 {
     int64_t head = blockIdx.x;
-    int keys = length[head / call.heads], first = first_seen(call, keys) / CHUNK, last = (keys - 1) / CHUNK;
+    int keys = length[head / call.heads], first = first_seen(call, keys) / CHUNK, last = keys > 0 ? (keys - 1) / CHUNK : -1;
     const float *from = space + head * chunks * (call.head_dim + 2);
     for (int element = threadIdx.x; element < call.head_dim; element += blockDim.x) {
         float most = -INFINITY, total = 0, y = 0;
@@ -222,7 +227,7 @@ template <class A> __global__ void add_chunks(attention_call call, const int32_t
             total = total * mine_by + chunk[1] * theirs_by;
             y = y * mine_by + chunk[2 + element] * theirs_by;
         }
-        set_float(out + head * call.head_dim + element, y / total);
+        set_float(out + head * call.head_dim + element, keys > 0 ? y / total : 0);
     }
 }
 
@@ -246,7 +251,7 @@ __global__ void store_kernel(int64_t n, const T *k, int64_t ldq, const int32_t *
 static int chunks_of(const ra_attention *shape, int64_t value_offset)
 {
     int64_t positions = value_offset / ((int64_t)shape->kv_heads * shape->head_dim);
-    return (int)((positions + CHUNK - 1) / CHUNK);
+    return positions <= CHUNK ? 1 : (int)((positions + CHUNK - 1) / CHUNK);
 }
 
 size_t ra_cuda_attention_cached_workspace(int32_t rows, const ra_attention *shape, int64_t value_offset)
@@ -298,8 +303,8 @@ void ra_cuda_attention_cached(cudaStream_t stream, ra_dtype a, int32_t rows, con
                               int64_t ldq, const void *cache, int64_t slot_stride, int64_t value_offset, const int32_t *slot,
                               const int32_t *length, void *out, void *workspace, size_t bytes)
 {
-    (void)bytes;
     if (rows == 0) return;
+    ra_cuda_check_workspace("attention_cached", bytes, ra_cuda_attention_cached_workspace(rows, shape, value_offset));
     bool bf16 = a == RA_DTYPE_BF16;
     int d = shape->head_dim, packet = bf16 ? 8 : 4;
     if (d > 256) RA_CUDA(cudaErrorInvalidValue);

@@ -154,7 +154,7 @@ void ra_cuda_bias_grad(cudaStream_t stream, ra_dtype a, int64_t rows, int64_t n,
                        void *workspace, size_t bytes)
 {
     if (rows <= 0 || n <= 0) return;
-    check_workspace("bias_grad", bytes, ra_cuda_bias_grad_workspace(rows, n));
+    ra_cuda_check_workspace("bias_grad", bytes, ra_cuda_bias_grad_workspace(rows, n));
     float *partial = (float *)workspace;
     int slices = slices_of(rows);
     with_type(a, [&](auto type) {

@@ -271,8 +271,6 @@ ra_err ra_backend_cuda_open(ra_backend *b, int threads)
         ra_free(s);
         return err;
     }
-    size_t total;
-    RA_CUDA(cudaMemGetInfo(&b->memory.capacity, &total));
     RA_CUDA(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
     RA_CUDA(cudaMallocHost((void **)&s->host_result, sizeof *s->host_result));
     s->result = ra_cuda_take(s, "a result", sizeof *s->result);

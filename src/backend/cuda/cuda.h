@@ -64,8 +64,7 @@ void ra_cuda_link_reduce_scatter(ra_backend *b, ra_link *link, float *values, in
 void ra_cuda_link_all_gather(ra_backend *b, ra_link *link, float *values, int64_t n);
 
 /* ---- device.c ---- */
-bool ra_cuda_device_present(void);
-/* Chooses the device: the rank's number on its host modulo the devices there. */
+/* Chooses the device, the rank's number on its host modulo the devices there, and says what memory the rank may count on (memory.capacity). Not collective. */
 ra_err ra_cuda_device_open(ra_cuda_state *s);
 
 #endif

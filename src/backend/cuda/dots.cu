@@ -114,7 +114,7 @@ size_t ra_cuda_sum_squares_workspace(int64_t n)
 void ra_cuda_dot(cudaStream_t stream, ra_dtype, int64_t n, const void *x, const void *y, double *result, void *workspace,
                  size_t bytes)
 {
-    check_workspace("dot", bytes, ra_cuda_dot_workspace(n));
+    ra_cuda_check_workspace("dot", bytes, ra_cuda_dot_workspace(n));
     double *part = (double *)workspace;
     const float *X = (const float *)x, *Y = (const float *)y;
     int parts = parts_of(n);

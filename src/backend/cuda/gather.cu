@@ -104,7 +104,7 @@ void ra_cuda_add_rows(cudaStream_t stream, int64_t n, int64_t h, const int32_t *
                       void *workspace, size_t bytes)
 {
     if (n <= 0 || h <= 0) return;
-    check_workspace("sums of rows by index", bytes, ra_cuda_scatter_add_rows_workspace(n, h));
+    ra_cuda_check_workspace("sums of rows by index", bytes, ra_cuda_scatter_add_rows_workspace(n, h));
     int32_t *order = (int32_t *)workspace, *sorted = order + n;
     RA_LAUNCH(order_kernel, dim3((unsigned)((n + ORDER_BLOCK - 1) / ORDER_BLOCK)), dim3(ORDER_BLOCK), 0, stream, (int)n, row,
               order, sorted);

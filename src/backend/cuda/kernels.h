@@ -12,6 +12,12 @@ extern "C" {
 #endif
 #include <realign/backend.h>
 
+/* What every launcher that takes a workspace begins with. */
+static inline void ra_cuda_check_workspace(const char *launcher, size_t bytes, size_t needed)
+{
+    if (bytes < needed) ra_die("%s: a workspace of %zu bytes, and %zu are needed", launcher, bytes, needed);
+}
+
 /* attention_*.cu; the plan's image is device memory, its counts are the host's. The workspaces hold floats. */
 /* attention, where `prefix` is NULL, and attention_prefixed, where `lse` is NULL */
 void ra_cuda_attention(cudaStream_t stream, ra_dtype a, const ra_attention_plan *plan, const ra_attention *shape,

@@ -215,7 +215,7 @@ void ra_cuda_rmsnorm_grad(cudaStream_t stream, ra_dtype, int64_t rows, int64_t h
                           void *workspace, size_t bytes)
 {
     if (rows <= 0 || h <= 0) return;
-    if (dw) check_workspace("rmsnorm_grad", bytes, ra_cuda_rmsnorm_grad_workspace(rows, h));
+    if (dw) ra_cuda_check_workspace("rmsnorm_grad", bytes, ra_cuda_rmsnorm_grad_workspace(rows, h));
     constexpr int N = WIDE_R;
     bool wide = fits<float, N>(x, h) && fits<float, N>(w, h) && fits<float, N>(dy, h) && fits<float, N>(dx, h) &&
                 fits<float, N>(g, h) && (!dw || fits<float, N>(workspace, h));

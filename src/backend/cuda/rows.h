@@ -163,11 +163,6 @@ template <int N, class OP> static void launch_rows(cudaStream_t stream, int64_t 
     });
 }
 
-static inline void check_workspace(const char *launcher, size_t bytes, size_t needed)
-{
-    if (bytes < needed) ra_die("%s: a workspace of %zu bytes, and %zu are needed", launcher, bytes, needed);
-}
-
 /* x[row[i]] += scale y[i], ascending i, negative rows passed over; workspace as scatter_add_rows. gather.cu's. */
 void ra_cuda_add_rows(cudaStream_t stream, int64_t n, int64_t h, const int32_t *row, float scale, const float *y, float *x,
                       void *workspace, size_t bytes);
