@@ -4,7 +4,9 @@
 #include "attention_plan.h"
 #include "kernel.h"
 
+extern "C" {
 #include <realign/backend.h>
+}
 
 #define RA_LOG2E 1.4426950408889634f
 #define RA_LN2 0.6931471805599453f
