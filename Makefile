@@ -27,7 +27,7 @@ comma  := ,
 SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 CFLAGS ?= $(OPT) -g -march=$(ARCH)
 ALL_CFLAGS := -std=gnu17 $(CFLAGS) -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast $(WARN) $(if $(CI),-Werror) $(SANFLAGS) -Iinclude $(PKG_CFLAGS) $(DNNL_CFLAGS)
-ALL_LIBS   := $(if $(CUDA),$(CUDA_LIBS)) -lm $(PKG_LIBS) $(DNNL_LIBS)
+ALL_LIBS    = $(if $(CUDA),$(CUDA_LIBS)) -lm $(PKG_LIBS) $(DNNL_LIBS)
 
 # The CUDA backend is part of a program in two ways: CUDA=1 builds it for GPUs (in build-cuda); `make cudasim` compiles the same sources for the host
 # execution model of tests/cudasim and links them with the library as it is (in build/cudasim), for tests on machines without a GPU.

@@ -47,12 +47,12 @@ failed_with() { # log, words to be found in it
     [ "$(tail -n 1 "$1")" = "exit status 1" ] && grep -q -e "$2" "$1"
 }
 
-running=0
+running=0 cores=$(env -u OMP_NUM_THREADS nproc) # nproc heeds that variable
 for entry in "${tries[@]}"; do
     read -r model precision <<< "$entry"
     try "$work/$model.$precision" "$fixtures/$model" backend=cuda "precision=$precision" &
     running=$((running + 1))
-    [ "$running" -lt "$(nproc)" ] || wait -n
+    [ "$running" -lt "$cores" ] || wait -n
 done
 wait
 for entry in "${tries[@]}"; do
