@@ -16,6 +16,7 @@ have() { # kind, name
             read -ra compiler <<< "${CC:-gcc}" # it may be several words: ccache gcc
             read -ra flags <<< "${DNNL_CFLAGS:-}"
             printf '#include <%s>\n' "$2" | "${compiler[@]}" "${flags[@]}" -E - > /dev/null 2>&1 ;;
+        cxx-header) printf '#include <%s>\n' "$2" | ${CXX:-g++} -x c++ -E - > /dev/null 2>&1 ;;
         file) [ -e "$2" ] ;;
     esac
 }
