@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROMPT = 60, RESPONSE = 58, REPEATS = 3 };
+enum { PROMPT = 60, RESPONSE = 58, REPEATS = 2 };
 
 typedef struct {
     int32_t rows, vocabulary;
@@ -165,7 +165,7 @@ int main(int argc, char **argv)
     }
     ra_backend *b = NULL;
     ra_modelfile *file = NULL;
-    int32_t rows = argc > 3 ? atoi(argv[3]) : 512, m = 16 * world.size;
+    int32_t rows = argc > 3 ? atoi(argv[3]) : 352, m = 8 * world.size;
     omp_set_num_threads(ra_comm_threads(&world, 0));
     if (ra_backend_open("cpu", argc > 2 ? argv[2] : "fp32", ra_comm_threads(&world, 0), &b) != RA_OK ||
         ra_modelfile_open(path, &file) != RA_OK)
@@ -183,7 +183,7 @@ int main(int argc, char **argv)
         printf("  %d x 1: %7.0f rows/s    1 x %d: %7.0f rows/s    ratio %.2f (%d micro-batches; the bubble leaves %.2f)\n",
                world.size, m * rows / best[0], world.size, m * rows / best[1], best[0] / best[1], m, m / (m + world.size - 1.0));
     }
-    for (int32_t n = world.size; n <= 4 * world.size * world.size; n *= 2) bubble(&world, &pipeline, n);
+    for (int32_t n = world.size; n <= 8 * world.size; n *= 2) bubble(&world, &pipeline, n);
     close_side(b, &data);
     close_side(b, &pipeline);
     ra_modelfile_close(file);
